@@ -1,0 +1,1 @@
+//! Measurements: each program prints a ratio against a named peer or a physical limit.

@@ -1,0 +1,1 @@
+//! SigV4, keys, policies, sealed tokens and the key ring.

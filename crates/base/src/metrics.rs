@@ -1,0 +1,94 @@
+//! The metrics registry: one per server, handed to each room, rendered at `GET /metrics` in Prometheus's text format.
+//! Label values come from configuration and resource names, never from free text of a caller.
+
+use prometheus::{Encoder, TextEncoder};
+pub use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{HistogramOpts, Opts};
+
+/// Latency buckets in seconds, from half a millisecond to ten seconds.
+const LATENCY_SECONDS: [f64; 14] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 2.0, 5.0, 10.0,
+];
+
+/// A handle to the registry; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    registry: Registry,
+}
+
+/// Two metrics were registered under one name, or a name is not legal. A programming error, found at start.
+#[derive(Debug, thiserror::Error)]
+#[error("metric {name}: {source}")]
+pub struct MetricError {
+    /// The name that was refused.
+    pub name: String,
+    /// What the registry said.
+    #[source]
+    pub source: prometheus::Error,
+}
+
+impl Metrics {
+    /// An empty registry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A counter family with the given label names.
+    pub fn counter(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, MetricError> {
+        self.add(name, IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    /// A gauge family with the given label names.
+    pub fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, MetricError> {
+        self.add(name, IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    /// A latency histogram family in seconds.
+    pub fn latency(&self, name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, MetricError> {
+        let opts = HistogramOpts::new(name, help).buckets(LATENCY_SECONDS.to_vec());
+        self.add(name, HistogramVec::new(opts, labels))
+    }
+
+    fn add<C>(&self, name: &str, made: prometheus::Result<C>) -> Result<C, MetricError>
+    where
+        C: prometheus::core::Collector + Clone + 'static,
+    {
+        let wrap = |source| MetricError {
+            name: name.to_owned(),
+            source,
+        };
+        let collector = made.map_err(wrap)?;
+        self.registry.register(Box::new(collector.clone())).map_err(wrap)?;
+        Ok(collector)
+    }
+
+    /// Everything in Prometheus's text format.
+    pub fn render(&self) -> Result<String, MetricError> {
+        let wrap = |source| MetricError {
+            name: "render".to_owned(),
+            source,
+        };
+        let mut text = Vec::new();
+        TextEncoder::new()
+            .encode(&self.registry.gather(), &mut text)
+            .map_err(wrap)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_shows_up_in_the_text_and_a_second_of_its_name_is_refused() {
+        let metrics = Metrics::new();
+        metrics
+            .counter("frames_total", "Frames.", &["stream"])
+            .unwrap()
+            .with_label_values(&["door"])
+            .inc_by(3);
+        assert!(metrics.render().unwrap().contains("frames_total{stream=\"door\"} 3"));
+        assert!(metrics.counter("frames_total", "Frames.", &["stream"]).is_err());
+    }
+}

@@ -1,0 +1,1 @@
+//! Listeners, dispatch and error rendering: the only room that knows HTTP.

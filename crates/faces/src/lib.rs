@@ -1,0 +1,1 @@
+//! Collections, similarity and the search index.

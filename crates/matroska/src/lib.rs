@@ -1,0 +1,1 @@
+//! Streaming Matroska reader and writer, sans-I/O.

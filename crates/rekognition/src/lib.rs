@@ -1,0 +1,1 @@
+//! Rekognition: collections, images and stream processors.

@@ -1,0 +1,2 @@
+//! The sightglass program: configuration and the composition of the rooms.
+fn main() {}

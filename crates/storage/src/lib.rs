@@ -1,0 +1,1 @@
+//! The logs, the catalog and fsck.

@@ -1,0 +1,2 @@
+//! Decode, detect, track, align and embed, behind a locked door.
+fn main() {}

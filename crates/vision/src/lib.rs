@@ -1,0 +1,1 @@
+//! The worker protocol, supervision of workers and scheduling of frames.
