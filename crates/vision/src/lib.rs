@@ -1,1 +1,13 @@
-//! The worker protocol, supervision of workers and scheduling of frames.
+//! Vision, seen from the server: worker processes that decode and analyse, their supervision, and the scheduling of
+//! frames. It links no codec and no inference engine (invariant 7): hostile bytes pass through it unread, as messages of
+//! [`protocol`] on the pipes of a `vision-worker` process that holds no key and no other account's data.
+//!
+//! [`VisionPool::analyze_image`] finds the faces of one image; [`VisionPool::open_session`] takes a camera's frames and
+//! gives an outcome for each. It knows nothing of collections, streams or records.
+
+pub mod limits;
+mod pool;
+mod types;
+
+pub use pool::{FrameSender, ResultReceiver, SendReport, VisionPool};
+pub use types::*;
