@@ -1,0 +1,24 @@
+//! What this room refuses to exceed, each with its source.
+
+/// Faces one collection may hold. AWS's quota is 20 million; here every vector is held in memory (512 bytes for SFace,
+/// about 650 with its record), so the default is what a small server carries.
+pub const FACES_PER_COLLECTION_MAX: usize = 1_000_000;
+
+/// Faces one server may hold over all collections: about 1.3 GB of memory for 128-dimensional vectors.
+pub const FACES_PER_STORE_MAX: usize = 2_000_000;
+
+/// Collections one server may hold. Ours: a collection costs about a kilobyte of memory.
+pub const COLLECTIONS_MAX: usize = 100_000;
+
+/// Faces that one search returns at most, and that one listing or deletion names (service model: `MaxFaces`,
+/// `PageSize` and `FaceIdList` end at 4096).
+pub const FACES_PER_CALL_MAX: usize = 4096;
+
+/// Faces added by one call (AWS indexes at most the 100 largest faces of an image).
+pub const FACES_PER_IMAGE_MAX: usize = 100;
+
+/// Components of a vector. The widest face embedding in use has 1024.
+pub const DIMENSIONS_MAX: usize = 2048;
+
+/// Mutations waiting for the connection's thread; more callers than this wait their turn.
+pub const QUEUED_MUTATIONS_MAX: usize = 256;
