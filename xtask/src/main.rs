@@ -1,14 +1,16 @@
-//! Chores of the project: `cargo xtask deps|exceptions`.
+//! Chores of the project: `cargo xtask codegen|deps|exceptions`.
 
+mod codegen;
 mod deps;
 mod exceptions;
 
 fn main() {
     let chore = std::env::args().nth(1).unwrap_or_default();
     let outcome = match chore.as_str() {
+        "codegen" => codegen::run(std::env::args().skip(2)).map_err(Into::into),
         "deps" => deps::check(),
         "exceptions" => exceptions::check(),
-        other => Err(format!("xtask: unknown chore {other:?}; there are deps and exceptions").into()),
+        other => Err(format!("xtask: unknown chore {other:?}; there are codegen, deps and exceptions").into()),
     };
     if let Err(failure) = outcome {
         eprintln!("{failure}");
