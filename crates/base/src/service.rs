@@ -15,6 +15,11 @@ use crate::{AccountId, ApiError, Region, Timestamp};
 pub trait Authorizer: Send + Sync + fmt::Debug {
     /// True when the caller's policy allows it and none denies it.
     fn allows(&self, action: &str, resource: &str) -> bool;
+
+    /// The implementation's own type, for the room that made it: STS carries a caller's grant over into credentials.
+    fn as_any(&self) -> Option<&dyn std::any::Any> {
+        None
+    }
 }
 
 /// Who sent a request, after its signature was verified.
