@@ -1,1 +1,19 @@
-//! Kinesis Video Streams.
+//! Kinesis Video Streams: the streams of an account, PutMedia with its acks, GetMedia and its relatives, retention, and the
+//! live tail on which stream processors stand ([`consumer`]).
+//!
+//! It refuses to know HTTP (`edge` moves the bytes), how fragments are kept (`storage`), and what is in a picture.
+
+pub mod consumer;
+pub mod follow;
+pub mod ingest;
+pub mod limits;
+pub mod live;
+pub mod media;
+pub mod service;
+pub mod state;
+pub mod streams;
+
+pub use service::VideoStreams;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,106 @@
+//! Every limit of this room, each with its source ("AWS" is the quota page or the API reference of Kinesis Video
+//! Streams; "ours" is a choice that keeps memory bounded).
+
+use std::time::Duration;
+
+/// Largest fragment, in bytes from its cluster to the next. AWS: 50 MB; ack error 4001.
+pub const FRAGMENT_BYTES: u64 = 50_000_000;
+
+/// Frames of one fragment; the index of a fragment is kept in memory until it is whole. Ours: 20 s of three tracks with a
+/// thousand frames a second each; ack error 4001.
+pub const FRAGMENT_FRAMES: usize = 60_000;
+
+/// Longest fragment in media time, from the cluster's timecode to its last frame. AWS: 20 s (older ack texts say 10 s);
+/// ack error 4002.
+pub const FRAGMENT_DURATION_MS: i64 = 20_000;
+
+/// Tracks of one request. AWS: 3; ack error 4012.
+pub const TRACKS: usize = 3;
+
+/// Metadata tags of one fragment, the end-of-fragment tag included. AWS: 10; ack error 4009.
+pub const FRAGMENT_TAGS: usize = 10;
+
+/// Bytes of a metadata tag's name. AWS: 128; ack error 4009.
+pub const TAG_NAME_BYTES: usize = 128;
+
+/// Bytes of a metadata tag's value. AWS: 256; ack error 4009.
+pub const TAG_VALUE_BYTES: usize = 256;
+
+/// How long one PutMedia connection may go on. AWS: 45 min; ack error 4003 at the first fragment that starts after it.
+pub const CONNECTION_DURATION: Duration = Duration::from_secs(45 * 60);
+
+/// A connection that is past [`CONNECTION_DURATION`] and has not reached a fragment's end after this is cut in the middle
+/// of it. Ours: twice the longest fragment.
+pub const CONNECTION_GRACE: Duration = Duration::from_secs(40);
+
+/// PutMedia connections of one stream unless configured. AWS says 1 and, on an older page, 5 "to allow for streaming token
+/// rotation"; producers overlap connections when their token rotates, so 5.
+pub const PUT_CONNECTIONS: usize = 5;
+
+/// GetMedia connections of one stream unless configured. AWS: 3; ours is higher, since processors and viewers share it.
+pub const GET_CONNECTIONS: usize = 64;
+
+/// GetMediaForFragmentList connections of one stream unless configured. AWS: 5; ours is higher for the same reason.
+pub const LIST_CONNECTIONS: usize = 64;
+
+/// Silence after which the first IDLE ack is sent, and between further ones. Ours; AWS says only "periodically".
+pub const IDLE_ACK_EVERY: Duration = Duration::from_secs(5);
+
+/// Silence after which the server ends a PutMedia connection. AWS: 30 s.
+pub const IDLE_CLOSE: Duration = Duration::from_secs(30);
+
+/// Bytes before the first cluster of a request: EBML header, Info, Tracks, Tags. AWS: 1 MiB of codec private data; ours
+/// adds room for the rest. Beyond it: ack error 4006.
+pub const HEADER_BYTES: usize = 2 * 1024 * 1024;
+
+/// Bytes that may lie between an end-of-fragment tag and the next cluster; they are kept in memory until that cluster
+/// starts. Ours.
+pub const BETWEEN_FRAGMENTS_BYTES: usize = 64 * 1024;
+
+/// Fragments of one connection whose commit is under way at once; reading waits beyond it. Ours.
+pub const COMMITS_IN_FLIGHT: usize = 4;
+
+/// Encoded acks that wait for a client that does not read them; reading its media waits beyond it. Ours.
+pub const ACK_QUEUE_LINES: usize = 1024;
+
+/// Media that waits in memory for one live reader; beyond it the reader is dropped behind and re-reads from storage. Ours.
+pub const LIVE_QUEUE_BYTES: usize = 1024 * 1024;
+
+/// Messages that wait for one live reader, whatever their size. Ours.
+pub const LIVE_QUEUE_MESSAGES: usize = 4096;
+
+/// Bytes read from storage at a time for one reader. Ours; GetMedia clients want few, large writes.
+pub const READ_CHUNK_BYTES: u32 = 256 * 1024;
+
+/// Fragments of one ListFragments page. AWS: 1000, and the default 100.
+pub const LIST_FRAGMENTS_MAX: usize = 1000;
+
+/// Default page of ListFragments. Model: "The default value is 100".
+pub const LIST_FRAGMENTS_DEFAULT: usize = 100;
+
+/// Fragments of one GetMediaForFragmentList. AWS: 1000.
+pub const MEDIA_FRAGMENTS_MAX: usize = 1000;
+
+/// Streams of one ListStreams page. Model: 1 to 10,000; the default is the maximum.
+pub const LIST_STREAMS_MAX: usize = 10_000;
+
+/// Tags of one stream. AWS: 50.
+pub const STREAM_TAGS: usize = 50;
+
+/// Tags of one ListTags page. Ours: all of them.
+pub const LIST_TAGS_PAGE: usize = STREAM_TAGS;
+
+/// Streams of one account and region. AWS: 10,000 (a soft quota).
+pub const STREAMS_PER_ACCOUNT: usize = 10_000;
+
+/// Longest retention. AWS: ten years, 87,600 hours.
+pub const RETENTION_HOURS_MAX: i64 = 87_600;
+
+/// How long a stream without retention keeps its media for live readers. AWS: 5 minutes.
+pub const BUFFER_DURATION: Duration = Duration::from_secs(5 * 60);
+
+/// How many bytes a stream without retention keeps for live readers. AWS: 200 MB.
+pub const BUFFER_BYTES: u64 = 200_000_000;
+
+/// Between two sweeps of the retention task. Ours: space returns within half a minute after it is due.
+pub const RETENTION_EVERY: Duration = Duration::from_secs(30);

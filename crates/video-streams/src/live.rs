@@ -1,0 +1,426 @@
+//! The live tail of one stream: media as it arrives, before its fragment ends, handed to readers that follow.
+//!
+//! Ingest never waits here. Each reader has a queue with a byte budget; when it overflows the reader is dropped behind: its
+//! queue is emptied, it skips to the next fragment that starts, and reads what it missed from storage. Without readers the
+//! cost of publishing is one atomic load. A reader that subscribes in the middle of a fragment does not get that fragment
+//! from here. Knows nothing of Matroska and nothing of storage.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use base::Timestamp;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use storage::FragmentNumber;
+use tokio::sync::{Notify, watch};
+
+use crate::limits::{LIVE_QUEUE_BYTES, LIVE_QUEUE_MESSAGES};
+
+/// What became of a fragment that readers followed live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is stored (and, where the stream has retention, durable) under this commit position.
+    Stored {
+        /// Its place in the stream's dense order of commits.
+        position: u64,
+    },
+    /// It was refused, cut off, or could not be stored; it is never listed.
+    Rejected,
+}
+
+/// A fragment that is arriving.
+#[derive(Debug)]
+pub struct LiveFragment {
+    /// Its number.
+    pub number: FragmentNumber,
+    /// When its first byte arrived.
+    pub server_timestamp: Timestamp,
+    /// When it was made, as the producer says.
+    pub producer_timestamp: Timestamp,
+    /// The cluster's timecode as sent, in units of the timecode scale.
+    pub timecode: u64,
+    /// What stands before the cluster in the fragment's document.
+    pub header: Bytes,
+    outcome: watch::Sender<Option<Outcome>>,
+}
+
+impl LiveFragment {
+    /// Waits until it is known what became of the fragment.
+    pub async fn outcome(&self) -> Outcome {
+        let mut known = self.outcome.subscribe();
+        // The sender lives in `self`, so that waiting cannot fail.
+        match known.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.unwrap_or(Outcome::Rejected),
+            Err(_) => Outcome::Rejected,
+        }
+    }
+
+    /// What became of it, when that is known.
+    pub fn outcome_now(&self) -> Option<Outcome> {
+        *self.outcome.borrow()
+    }
+}
+
+/// What a reader finds in its queue.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// A fragment starts. Fragments of several connections may overlap.
+    Start(Arc<LiveFragment>),
+    /// The next bytes of a fragment, verbatim, beginning with its cluster.
+    Media {
+        /// Whose bytes.
+        number: FragmentNumber,
+        /// The bytes.
+        bytes: Bytes,
+        /// When they arrived, by [`base::Clock::monotonic`].
+        arrived: Duration,
+    },
+    /// No more bytes follow for this fragment: it is whole, or it was cut off. [`LiveFragment::outcome`] says which.
+    End(FragmentNumber),
+}
+
+/// What [`Subscription::next`] yields.
+#[derive(Debug)]
+pub enum Next {
+    /// A message.
+    Message(Message),
+    /// The queue overflowed; messages were lost. What was lost is in storage, or will be.
+    Lagged,
+    /// The stream was deleted; nothing follows.
+    Closed,
+}
+
+/// The hub of one stream.
+#[derive(Debug, Default)]
+pub struct Hub {
+    subscribers: Mutex<Vec<Arc<Queue>>>,
+    count: AtomicUsize,
+    closed: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    state: Mutex<QueueState>,
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct QueueState {
+    messages: VecDeque<Message>,
+    bytes: usize,
+    lagged: bool,
+    closed: bool,
+}
+
+impl Queue {
+    fn push(&self, message: &Message) {
+        let mut state = self.state.lock();
+        let size = match message {
+            Message::Media { bytes, .. } => bytes.len(),
+            Message::Start(_) | Message::End(_) => 0,
+        };
+        if state.messages.len() >= LIVE_QUEUE_MESSAGES || state.bytes + size > LIVE_QUEUE_BYTES {
+            state.messages.clear();
+            state.bytes = 0;
+            state.lagged = true;
+            // A fragment that starts here is followed from its start; the rest of the others is lost to this reader.
+            if !matches!(message, Message::Start(_)) {
+                drop(state);
+                self.wake.notify_one();
+                return;
+            }
+        }
+        state.bytes += size;
+        state.messages.push_back(message.clone());
+        drop(state);
+        self.wake.notify_one();
+    }
+}
+
+impl Hub {
+    /// An empty hub.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Hub::default())
+    }
+
+    /// True when somebody follows: what need not be made for nobody can be left out.
+    pub fn is_followed(&self) -> bool {
+        self.count.load(Ordering::Acquire) > 0
+    }
+
+    /// Starts to follow; everything published after this call is seen.
+    pub fn subscribe(self: &Arc<Self>) -> Subscription {
+        let queue = Arc::new(Queue::default());
+        {
+            let mut subscribers = self.subscribers.lock();
+            subscribers.push(queue.clone());
+            self.count.store(subscribers.len(), Ordering::Release);
+        }
+        if self.is_closed() {
+            queue.state.lock().closed = true;
+        }
+        Subscription {
+            hub: self.clone(),
+            queue,
+        }
+    }
+
+    /// Tells every reader, now and later, that the stream was deleted.
+    pub fn close(&self) {
+        self.closed.send_replace(true);
+        for queue in self.subscribers.lock().iter() {
+            queue.state.lock().closed = true;
+            queue.wake.notify_one();
+        }
+    }
+
+    /// True after [`Hub::close`].
+    pub fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
+    /// Waits for [`Hub::close`].
+    pub async fn closed(&self) {
+        // The sender lives in `self`, so that waiting cannot fail.
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
+    }
+
+    fn publish(&self, message: &Message) {
+        if self.is_followed() {
+            for queue in self.subscribers.lock().iter() {
+                queue.push(message);
+            }
+        }
+    }
+
+    /// Announces a fragment. The publisher that comes back must be finished; dropping it rejects the fragment.
+    pub fn start(self: &Arc<Self>, fragment: NewFragment) -> Publisher {
+        let fragment = Arc::new(LiveFragment {
+            number: fragment.number,
+            server_timestamp: fragment.server_timestamp,
+            producer_timestamp: fragment.producer_timestamp,
+            timecode: fragment.timecode,
+            header: fragment.header,
+            outcome: watch::Sender::new(None),
+        });
+        self.publish(&Message::Start(fragment.clone()));
+        Publisher {
+            hub: self.clone(),
+            fragment,
+            ended: false,
+        }
+    }
+}
+
+/// What is known of a fragment when its cluster starts; the members are those of [`LiveFragment`].
+#[derive(Debug)]
+pub struct NewFragment {
+    /// See [`LiveFragment::number`].
+    pub number: FragmentNumber,
+    /// See [`LiveFragment::server_timestamp`].
+    pub server_timestamp: Timestamp,
+    /// See [`LiveFragment::producer_timestamp`].
+    pub producer_timestamp: Timestamp,
+    /// See [`LiveFragment::timecode`].
+    pub timecode: u64,
+    /// See [`LiveFragment::header`].
+    pub header: Bytes,
+}
+
+/// The ingest side of one live fragment.
+#[derive(Debug)]
+pub struct Publisher {
+    hub: Arc<Hub>,
+    fragment: Arc<LiveFragment>,
+    ended: bool,
+}
+
+impl Publisher {
+    /// Hands on the next bytes of the fragment. Free of cost while nobody follows.
+    pub fn media(&self, bytes: &Bytes, arrived: Duration) {
+        if self.hub.is_followed() {
+            self.hub.publish(&Message::Media {
+                number: self.fragment.number,
+                bytes: bytes.clone(),
+                arrived,
+            });
+        }
+    }
+
+    /// No more bytes follow; the outcome does.
+    pub fn end(&mut self) {
+        if !self.ended {
+            self.ended = true;
+            self.hub.publish(&Message::End(self.fragment.number));
+        }
+    }
+
+    /// The fragment is stored.
+    pub fn stored(mut self, position: u64) {
+        self.finish(Outcome::Stored { position });
+    }
+
+    /// The fragment was refused.
+    pub fn rejected(mut self) {
+        self.finish(Outcome::Rejected);
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        // The outcome before the message: a reader that sees the end of a refused fragment finds the outcome known.
+        self.fragment.outcome.send_if_modified(|known| {
+            let first = known.is_none();
+            known.get_or_insert(outcome);
+            first
+        });
+        self.end();
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.finish(Outcome::Rejected);
+    }
+}
+
+/// One reader's place in the live tail.
+#[derive(Debug)]
+pub struct Subscription {
+    hub: Arc<Hub>,
+    queue: Arc<Queue>,
+}
+
+impl Subscription {
+    /// The next message. Cancel-safe.
+    pub async fn next(&mut self) -> Next {
+        loop {
+            if let Some(next) = self.try_next() {
+                return next;
+            }
+            // A message that comes between the two leaves a permit behind.
+            self.queue.wake.notified().await;
+        }
+    }
+
+    /// The next message if one waits.
+    pub fn try_next(&mut self) -> Option<Next> {
+        let mut state = self.queue.state.lock();
+        if state.closed {
+            return Some(Next::Closed);
+        }
+        if std::mem::take(&mut state.lagged) {
+            return Some(Next::Lagged);
+        }
+        let message = state.messages.pop_front()?;
+        if let Message::Media { bytes, .. } = &message {
+            state.bytes = state.bytes.saturating_sub(bytes.len());
+        }
+        Some(Next::Message(message))
+    }
+
+    /// Forgets everything that waits, as a reader does that turns to storage.
+    pub fn clear(&mut self) {
+        let mut state = self.queue.state.lock();
+        state.messages.clear();
+        state.bytes = 0;
+        state.lagged = false;
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut subscribers = self.hub.subscribers.lock();
+        subscribers.retain(|queue| !Arc::ptr_eq(queue, &self.queue));
+        self.hub.count.store(subscribers.len(), Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fragment(number: u64) -> NewFragment {
+        NewFragment {
+            number: crate::testing::number(number),
+            server_timestamp: Timestamp::from_millis(1),
+            producer_timestamp: Timestamp::from_millis(2),
+            timecode: 3,
+            header: Bytes::from_static(b"header"),
+        }
+    }
+
+    fn name(next: Option<Next>) -> String {
+        match next {
+            None => "none".into(),
+            Some(Next::Lagged) => "lagged".into(),
+            Some(Next::Closed) => "closed".into(),
+            Some(Next::Message(Message::Start(f))) => format!("start {}", f.number),
+            Some(Next::Message(Message::Media { bytes, .. })) => format!("media {}", bytes.len()),
+            Some(Next::Message(Message::End(n))) => format!("end {n}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_sees_the_fragment_as_it_arrives_and_what_became_of_it() {
+        let hub = Hub::new();
+        let mut reader = hub.subscribe();
+        let publisher = hub.start(fragment(7));
+        publisher.media(&Bytes::from_static(b"abc"), Duration::ZERO);
+        let Some(Next::Message(Message::Start(live))) = reader.try_next() else {
+            panic!("no start")
+        };
+        assert_eq!(live.outcome_now(), None);
+        assert_eq!(name(reader.try_next()), "media 3");
+        publisher.stored(9);
+        assert_eq!(live.outcome().await, Outcome::Stored { position: 9 });
+        assert_eq!(name(reader.try_next()), format!("end {}", live.number));
+        assert_eq!(name(reader.try_next()), "none");
+    }
+
+    #[test]
+    fn a_dropped_publisher_rejects_the_fragment() {
+        let hub = Hub::new();
+        let mut reader = hub.subscribe();
+        let mut publisher = hub.start(fragment(7));
+        publisher.end();
+        drop(publisher);
+        let Some(Next::Message(Message::Start(live))) = reader.try_next() else {
+            panic!("no start")
+        };
+        assert_eq!(live.outcome_now(), Some(Outcome::Rejected));
+        assert_eq!(name(reader.try_next()), format!("end {}", live.number));
+        assert_eq!(name(reader.try_next()), "none", "the end is told once");
+    }
+
+    #[test]
+    fn a_slow_reader_is_dropped_behind_and_goes_on_with_the_next_fragment() {
+        let hub = Hub::new();
+        let mut slow = hub.subscribe();
+        let first = hub.start(fragment(1));
+        let chunk = Bytes::from(vec![0; 300_000]);
+        for _ in 0..4 {
+            first.media(&chunk, Duration::ZERO);
+        }
+        first.stored(1);
+        let second = hub.start(fragment(2));
+        assert_eq!(name(slow.try_next()), "lagged");
+        assert!(name(slow.try_next()).starts_with("end"));
+        assert!(name(slow.try_next()).starts_with("start"));
+        assert_eq!(name(slow.try_next()), "none");
+        drop(second);
+    }
+
+    #[test]
+    fn deleting_the_stream_ends_every_reader_and_nobody_costs_nothing() {
+        let hub = Hub::new();
+        assert!(!hub.is_followed());
+        let mut early = hub.subscribe();
+        assert!(hub.is_followed());
+        hub.close();
+        assert_eq!(name(early.try_next()), "closed");
+        assert_eq!(name(hub.subscribe().try_next()), "closed");
+        drop(early);
+        assert!(!hub.is_followed());
+    }
+}

@@ -1,0 +1,138 @@
+//! The streams that exist: their records in the catalog, and beside each what the server holds of it in memory. Names are
+//! unique per account and region; an ARN holds the millisecond of creation, so that the ARN of a deleted stream never
+//! resolves again, and that of another account's stream looks like one that never was.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use base::{AccountId, Region, ResourceName};
+use parking_lot::RwLock;
+
+use crate::consumer::StreamRef;
+use crate::state::StreamState;
+
+/// The ARN of a stream, `arn:aws:kinesisvideo:REGION:ACCOUNT:stream/NAME/CREATION_MS`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamArn {
+    /// Owner, region and name.
+    pub name: ResourceName,
+    /// Milliseconds since the epoch at which the stream was created; unique per account and region.
+    pub created_ms: i64,
+}
+
+/// The text is not the ARN of a stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not the ARN of a video stream")]
+pub struct InvalidStreamArn(pub String);
+
+impl FromStr for StreamArn {
+    type Err = InvalidStreamArn;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parse = || {
+            let mut parts = text.splitn(6, ':');
+            let head = (parts.next()?, parts.next()?, parts.next()?);
+            // AWS's partitions (aws, aws-cn, aws-us-gov) are all taken for ours.
+            if head.0 != "arn" || !head.1.starts_with("aws") || head.2 != "kinesisvideo" {
+                return None;
+            }
+            let region: Region = parts.next()?.parse().ok()?;
+            let account: AccountId = parts.next()?.parse().ok()?;
+            let (name, created) = parts.next()?.strip_prefix("stream/")?.rsplit_once('/')?;
+            let digits = !created.is_empty() && created.bytes().all(|b| b.is_ascii_digit());
+            let created_ms = created.parse().ok().filter(|_| digits && is_name(name))?;
+            let name = name.to_owned();
+            Some(StreamArn {
+                name: ResourceName { account, region, name },
+                created_ms,
+            })
+        };
+        parse().ok_or_else(|| InvalidStreamArn(text.chars().take(256).collect()))
+    }
+}
+
+impl fmt::Display for StreamArn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ResourceName { account, region, name } = &self.name;
+        let created = self.created_ms;
+        write!(f, "arn:aws:kinesisvideo:{region}:{account}:stream/{name}/{created}")
+    }
+}
+
+/// True for a legal stream name: 1 to 256 of `a-z A-Z 0-9 _ . -` (service model).
+pub fn is_name(text: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    (1..=256).contains(&text.len()) && text.bytes().all(legal)
+}
+
+/// The streams in memory, by owner, region and name.
+#[derive(Debug, Default)]
+pub struct Streams {
+    by_name: RwLock<BTreeMap<ResourceName, Arc<StreamState>>>,
+}
+
+impl Streams {
+    /// The stream of that owner, region and name.
+    pub fn by_name(&self, name: &ResourceName) -> Option<Arc<StreamState>> {
+        self.by_name.read().get(name).cloned()
+    }
+
+    /// The stream with that ARN, if it is one of the account and region that ask.
+    pub fn by_arn(&self, account: AccountId, region: &Region, arn: &str) -> Option<Arc<StreamState>> {
+        let parsed: StreamArn = arn.parse().ok()?;
+        if parsed.name.account != account || parsed.name.region != *region {
+            return None;
+        }
+        self.by_name(&parsed.name)
+            .filter(|state| state.arn.created_ms == parsed.created_ms)
+    }
+
+    /// The stream that is meant by an ARN or a name.
+    pub fn find(&self, stream: &StreamRef) -> Option<Arc<StreamState>> {
+        if stream.stream.starts_with("arn:") {
+            return self.by_arn(stream.account, &stream.region, &stream.stream);
+        }
+        self.by_name(&ResourceName {
+            account: stream.account,
+            region: stream.region.clone(),
+            name: stream.stream.clone(),
+        })
+    }
+
+    /// Every stream.
+    pub fn all(&self) -> Vec<Arc<StreamState>> {
+        self.by_name.read().values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_arn_says_owner_region_name_and_creation_and_nothing_else_is_one() {
+        let text = "arn:aws:kinesisvideo:us-west-2:123456789012:stream/front.door_1/1795347223436";
+        let arn: StreamArn = text.parse().unwrap();
+        assert_eq!(arn.to_string(), text);
+        assert_eq!(
+            (arn.name.name.as_str(), arn.created_ms),
+            ("front.door_1", 1_795_347_223_436)
+        );
+        for bad in [
+            "",
+            "front",
+            "arn:aws:kinesisvideo:us-west-2:123456789012:channel/a/1",
+            "arn:aws:kinesisvideo:us-west-2:123456789012:stream/a",
+            "arn:aws:kinesisvideo:us-west-2:123456789012:stream/a/",
+            "arn:aws:kinesisvideo:us-west-2:123456789012:stream/a/+1",
+            "arn:aws:kinesisvideo:us-west-2:123456789012:stream/a b/1",
+            "arn:aws:kinesisvideo:us-west-2:123456789012:stream//1",
+            "arn:aws:kinesisvideo:us-west-2:12345:stream/a/1",
+            "arn:aws:kinesis:us-west-2:123456789012:stream/a/1",
+        ] {
+            assert!(bad.parse::<StreamArn>().is_err(), "{bad}");
+        }
+    }
+}
