@@ -6,11 +6,19 @@
 //! A service implements `base::Handle<wire::kinesis::op::PutRecord>` and is registered once; the edge asks
 //! [`Registry::resolve`] which operation a request means, authenticates it, and hands its body to [`Route::call`].
 
+pub mod codec;
+pub mod conform;
+pub mod error;
+pub mod json;
 pub mod limits;
 pub mod operation;
 pub mod patterns;
+pub mod query;
+pub mod registry;
+pub mod reply;
 pub mod schema;
 pub mod shape;
+pub mod time;
 pub mod value;
 
 #[allow(
@@ -21,8 +29,11 @@ pub mod value;
 )]
 mod generated;
 
+pub use error::{denied, render_error, render_unrouted_error};
 pub use generated::*;
 pub use operation::{Access, OperationInfo, Protocol, Resource, ServiceInfo, WireOperation};
+pub use registry::{Address, Call, Registry, Route, Unresolved, all_operations};
+pub use reply::{RawBody, RawReply, RawRequest};
 pub use shape::{Shape, Structure};
 pub use value::Value;
 

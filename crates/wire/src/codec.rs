@@ -1,0 +1,185 @@
+//! From bytes to typed inputs and from typed outputs to bytes, by protocol. A new notation (CBOR) is a variant of
+//! [`Codec`], a parser to [`Value`] and a writer from it.
+
+use std::borrow::Cow;
+
+use base::{ApiError, Caller};
+use bytes::Bytes;
+
+use crate::conform::{Notation, conform};
+use crate::error::{malformed, violated};
+use crate::operation::{OperationInfo, Protocol, Resource};
+use crate::query::Form;
+use crate::reply::{RawBody, RawReply};
+use crate::schema::Schema;
+use crate::shape::{Mismatch, Structure};
+use crate::value::Value;
+use crate::{json, query};
+
+/// How the bodies of one request and its answer are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// JSON in and out.
+    Json,
+    /// A form in, XML out.
+    Query,
+}
+
+impl Codec {
+    /// What the operation's protocol and the request's content type demand.
+    pub fn of(info: &OperationInfo, content_type: Option<&str>) -> Result<Codec, ApiError> {
+        if info.service.protocol == Protocol::Query {
+            return Ok(Codec::Query);
+        }
+        match content_type.map(str::trim) {
+            Some(cbor) if cbor.contains("cbor") => Err(ApiError::client(
+                "SerializationException",
+                format!("{cbor} is not implemented by this server; use JSON"),
+            )),
+            _ => Ok(Codec::Json),
+        }
+    }
+}
+
+/// A checked request: the typed input and the resource that a policy must allow (`None`: the handler asks itself).
+#[derive(Debug)]
+pub struct Decoded<I> {
+    /// The operation's input.
+    pub input: I,
+    /// An ARN, or `*`.
+    pub resource: Option<String>,
+}
+
+/// Reads, checks and types a request. `body` is empty for an operation with a streaming request.
+pub fn decode<I: Structure>(
+    info: &OperationInfo,
+    codec: Codec,
+    headers: &dyn Fn(&str) -> Option<String>,
+    body: &[u8],
+    caller: &Caller,
+) -> Result<Decoded<I>, ApiError> {
+    let form;
+    let (mut value, notation) = match codec {
+        Codec::Json if info.request_stream => (Value::Map(Vec::new()), Notation::Text),
+        Codec::Json => (json::parse(body).map_err(malformed)?, Notation::Json),
+        Codec::Query => {
+            form = parse_form(body)?;
+            (query::gather(&form, I::schema()), Notation::Text)
+        }
+    };
+    if !matches!(value, Value::Map(_)) {
+        return Err(ApiError::client("SerializationException", "the body is not an object"));
+    }
+    add_headers(&mut value, I::schema(), headers);
+    let (value, violations) = conform(value, I::schema(), notation).map_err(malformed)?;
+    if !violations.is_empty() {
+        return Err(violated(info, &violations));
+    }
+    let resource = resource(info, &value, I::schema(), caller);
+    let input = I::from_value(value).map_err(internal)?;
+    Ok(Decoded { input, resource })
+}
+
+fn parse_form(body: &[u8]) -> Result<Form, ApiError> {
+    query::parse_form(body).map_err(|e| ApiError::client("MalformedQueryString", e.0))
+}
+
+fn internal(mismatch: Mismatch) -> ApiError {
+    ApiError::server("InternalFailure", "The request could not be read.", mismatch)
+}
+
+fn add_headers(value: &mut Value<'_>, schema: &Schema, headers: &dyn Fn(&str) -> Option<String>) {
+    let Value::Map(entries) = value else { return };
+    for member in schema.members() {
+        if let Some(text) = member.header.and_then(headers) {
+            entries.push((Cow::Borrowed(member.name), Value::Text(Cow::Owned(text))));
+        }
+    }
+}
+
+/// The ARN that a policy must allow for this request.
+fn resource(info: &OperationInfo, value: &Value<'_>, schema: &Schema, caller: &Caller) -> Option<String> {
+    let Resource::Members(members) = info.resource else {
+        return None;
+    };
+    let Value::Fields(fields) = value else {
+        return Some("*".to_owned());
+    };
+    let text = |name: &str| {
+        let at = schema.members().iter().position(|member| member.name == name)?;
+        match fields.get(at) {
+            Some(Value::Text(text)) => Some(text.as_ref()),
+            _ => None,
+        }
+    };
+    let found = members.iter().find_map(|by| Some((by, text(by.member)?)));
+    Some(match found {
+        None => "*".to_owned(),
+        Some((by, text)) => match by.name {
+            // DynamoDB takes an ARN where a name is due.
+            Some(_) if text.starts_with("arn:") => text.to_owned(),
+            Some((before, after)) => {
+                let (service, region, account) = (info.service.signing_name, &caller.region, caller.account);
+                format!("arn:aws:{service}:{region}:{account}:{before}{text}{after}")
+            }
+            None => text.to_owned(),
+        },
+    })
+}
+
+/// Writes an answer.
+pub fn encode<O: Structure>(
+    info: &OperationInfo,
+    codec: Codec,
+    output: &O,
+    stream: Option<base::ByteStream>,
+    request_id: &str,
+) -> RawReply {
+    let schema = O::schema();
+    let value = output.to_value();
+    let mut reply = RawReply {
+        status: 200,
+        content_type: content_type(info, codec),
+        headers: Vec::new(),
+        body: RawBody::Bytes(Bytes::new()),
+    };
+    if let Value::Fields(fields) = &value {
+        for (field, member) in fields.iter().zip(schema.members()) {
+            match (member.header, field) {
+                (Some("content-type"), Value::Text(text)) => reply.content_type = Cow::Owned(text.to_string()),
+                (Some(name), Value::Text(text)) => reply.headers.push((Cow::Borrowed(name), text.to_string())),
+                _ => {}
+            }
+        }
+    }
+    reply.body = match (stream, codec) {
+        (Some(stream), _) => RawBody::Stream(stream),
+        // An operation without an output answers nothing in aws-json and an empty object in rest-json.
+        (None, Codec::Json) if value == Value::Null => RawBody::Bytes(match info.service.protocol {
+            Protocol::RestJson => Bytes::from_static(b"{}"),
+            _ => Bytes::new(),
+        }),
+        (None, Codec::Json) => RawBody::Bytes(json::write(&value, schema).into()),
+        (None, Codec::Query) => RawBody::Bytes(query::write(info, &value, schema, request_id).into()),
+    };
+    reply
+}
+
+fn content_type(info: &OperationInfo, codec: Codec) -> Cow<'static, str> {
+    match (codec, info.service.protocol) {
+        (Codec::Query, _) => Cow::Borrowed("text/xml"),
+        (Codec::Json, Protocol::AwsJson) => Cow::Owned(format!("application/x-amz-json-{}", info.service.json_version)),
+        (Codec::Json, _) => Cow::Borrowed("application/json"),
+    }
+}
+
+/// Writes an input as a client would: the JSON body, without members that headers carry.
+pub fn encode_input<I: Structure>(input: &I) -> Vec<u8> {
+    json::write(&input.to_value(), I::schema())
+}
+
+/// Reads an output as a client would. Constraints are not checked: they bind the server's inputs alone.
+pub fn decode_output<O: Structure>(body: &[u8]) -> Result<O, crate::conform::Malformed> {
+    let (value, _) = conform(json::parse(body)?, O::schema(), Notation::Json)?;
+    O::from_value(value).map_err(|e| crate::conform::Malformed(e.to_string()))
+}
