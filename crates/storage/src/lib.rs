@@ -1,6 +1,7 @@
 //! The logs, the catalog and fsck: what is kept, and the promise when it is durable. It knows no service and no protocol;
 //! a stream is a number to it. `docs/design/log.md` describes the log's format and its rules.
 
+pub mod catalog;
 mod error;
 mod media;
 mod memory;
@@ -9,6 +10,10 @@ mod options;
 mod records;
 mod store;
 
+pub use catalog::{
+    Catalog, CatalogError, CatalogKey, Change, Entry, Expect, KeyRows, MemoryCatalog, Page, SqliteCatalog,
+    SqliteOptions, Versioned,
+};
 pub use error::{Corruption, Error, IoFailure, LimitExceeded};
 pub use media::{
     Cursor, FragmentInfo, FragmentQuery, FragmentRange, FragmentSink, FragmentSummary, FrameEntry, MediaStore,
