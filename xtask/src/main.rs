@@ -1,5 +1,10 @@
 //! Chores of the project: `cargo xtask codegen|deps|exceptions`.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "chores run on the developer's files, outside the server"
+)]
+
 mod codegen;
 mod deps;
 mod exceptions;

@@ -32,7 +32,7 @@ mod generated;
 pub use error::{denied, render_error, render_unrouted_error};
 pub use generated::*;
 pub use operation::{Access, OperationInfo, Protocol, Resource, ServiceInfo, WireOperation};
-pub use registry::{Address, Call, Registry, Route, Unresolved, all_operations};
+pub use registry::{Address, Call, Registry, Route, Unresolved, all_operations, generated_services};
 pub use reply::{RawBody, RawReply, RawRequest};
 pub use shape::{Shape, Structure};
 pub use value::Value;

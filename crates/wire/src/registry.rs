@@ -110,6 +110,11 @@ impl fmt::Debug for Registry {
     }
 }
 
+/// Every service of the tables.
+pub fn generated_services() -> &'static [&'static ServiceInfo] {
+    SERVICES
+}
+
 /// Every operation of every service, implemented or not.
 pub fn all_operations() -> impl Iterator<Item = &'static OperationInfo> {
     SERVICES.iter().flat_map(|service| service.operations)
