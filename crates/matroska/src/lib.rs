@@ -33,7 +33,7 @@ mod event;
 pub mod id;
 pub mod lacing;
 pub mod limits;
-// pub mod merge;
+pub mod merge;
 mod number;
 mod parse;
 mod reader;
