@@ -126,7 +126,9 @@ impl Reader {
 
     /// Appends the next bytes of the stream.
     pub fn push(&mut self, chunk: Bytes) {
-        self.chunks.push(chunk);
+        if self.failed.is_none() {
+            self.chunks.push(chunk);
+        }
     }
 
     /// Declares that no bytes follow. [`next`](Reader::next) then hands out what is left, and an error
@@ -169,6 +171,7 @@ impl Reader {
                     return Ok(Some(event));
                 }
                 if let Some(error) = &self.failed {
+                    self.chunks = Chunks::default();
                     return Err(error.clone());
                 }
                 if std::mem::take(&mut self.starved) && !self.ended {

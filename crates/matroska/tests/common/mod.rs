@@ -7,6 +7,8 @@
     clippy::panic
 )]
 
+pub mod generate;
+
 use bytes::Bytes;
 use matroska::{Error, Event, Limits, Reader};
 use std::path::{Path, PathBuf};
