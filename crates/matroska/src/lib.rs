@@ -27,7 +27,7 @@
 //! What this crate refuses to know: sockets and files, fragments and their numbers, which rules of a service a stream
 //! breaks (it reports the facts, the service judges them), and how a picture is decoded.
 
-// pub mod codec;
+pub mod codec;
 mod error;
 mod event;
 pub mod id;
