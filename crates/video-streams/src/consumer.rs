@@ -17,6 +17,7 @@ pub use crate::follow::StartAt;
 use crate::follow::{FollowError, Followed, Follower, Started};
 use crate::live::LiveFragment;
 pub use crate::live::Outcome;
+use crate::metrics::VideoMetrics;
 use crate::state::StreamState;
 
 mod frames;
@@ -129,6 +130,7 @@ impl From<FollowError> for ConsumerError {
 pub struct Consumer {
     follower: Follower,
     clock: Arc<dyn Clock>,
+    metrics: VideoMetrics,
     current: Option<Current>,
     header: Option<(Bytes, frames::Header)>,
     ready: VecDeque<Event>,
@@ -150,11 +152,13 @@ impl Consumer {
     pub(crate) async fn open(
         state: Arc<StreamState>,
         clock: Arc<dyn Clock>,
+        metrics: VideoMetrics,
         start: StartAt,
     ) -> Result<Self, ConsumerError> {
         Ok(Consumer {
-            follower: Follower::open(state, clock.clone(), start).await?,
+            follower: Follower::open(state, clock.clone(), metrics.clone(), start).await?,
             clock,
+            metrics,
             current: None,
             header: None,
             ready: VecDeque::new(),
@@ -283,6 +287,7 @@ impl Consumer {
     /// Leaves the fragment and tells the outcome when it is known.
     fn end(&mut self, number: FragmentNumber, outcome: Option<Outcome>) {
         self.current = None;
+        self.metrics.consumer_lag(self.lag().millis);
         if let Some(outcome) = outcome {
             self.ready
                 .push_back(Event::FragmentEnd(FragmentEnd { number, outcome }));

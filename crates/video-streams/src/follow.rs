@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::limits::READ_CHUNK_BYTES;
 use crate::live::{LiveFragment, Message, Next, Outcome, Subscription};
+use crate::metrics::VideoMetrics;
 use crate::state::StreamState;
 
 /// Where a reader starts.
@@ -98,6 +99,7 @@ enum Place {
 pub struct Follower {
     state: Arc<StreamState>,
     clock: Arc<dyn Clock>,
+    metrics: VideoMetrics,
     live: Subscription,
     store: Arc<dyn MediaStore>,
     durable: bool,
@@ -111,7 +113,12 @@ pub struct Follower {
 
 impl Follower {
     /// Starts to follow.
-    pub async fn open(state: Arc<StreamState>, clock: Arc<dyn Clock>, start: StartAt) -> Result<Self, FollowError> {
+    pub async fn open(
+        state: Arc<StreamState>,
+        clock: Arc<dyn Clock>,
+        metrics: VideoMetrics,
+        start: StartAt,
+    ) -> Result<Self, FollowError> {
         // Subscribed before the store is asked, so that nothing falls between the two.
         let live = state.hub.subscribe();
         let (store, durable) = state.store();
@@ -139,6 +146,7 @@ impl Follower {
         Ok(Follower {
             state,
             clock,
+            metrics,
             live,
             store,
             durable,
@@ -329,6 +337,7 @@ impl Follower {
             // Fragments of other connections come from storage when they are whole.
             Next::Message(_) => None,
             Next::Lagged => {
+                self.metrics.dropped_behind();
                 self.place = Place::Behind { fragment, seen };
                 None
             }

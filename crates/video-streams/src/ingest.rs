@@ -1,4 +1,6 @@
 //! PutMedia: a producer's bytes become fragments, and acks say how far each has come.
 
 pub mod acks;
+mod put_media;
 pub mod rules;
+pub mod session;

@@ -4,16 +4,22 @@
 //! It refuses to know HTTP (`edge` moves the bytes), how fragments are kept (`storage`), and what is in a picture.
 
 pub mod consumer;
+mod control;
+pub mod error;
 pub mod follow;
 pub mod ingest;
 pub mod limits;
 pub mod live;
 pub mod media;
+pub mod metrics;
+pub mod records;
+mod retention;
 pub mod service;
 pub mod state;
 pub mod streams;
+mod token;
 
-pub use service::VideoStreams;
+pub use service::{Dependencies, OpenError, Settings, VideoStreams};
 
 #[cfg(test)]
 mod testing;

@@ -104,3 +104,7 @@ pub const BUFFER_BYTES: u64 = 200_000_000;
 
 /// Between two sweeps of the retention task. Ours: space returns within half a minute after it is due.
 pub const RETENTION_EVERY: Duration = Duration::from_secs(30);
+
+/// Bytes that a stream may store before a sweep is asked for ahead of its time, so that byte limits are kept while media
+/// comes in fast. Ours.
+pub const UNSWEPT_BYTES: u64 = 64 << 20;

@@ -1,33 +1,205 @@
-//! The service as one object: what it stands on, and the public Rust API for other services of this server.
+//! The service as one object: what it stands on, how it starts, and the public Rust API for other services of this server.
 
 use std::sync::Arc;
 
-use base::Clock;
+use base::metrics::Metrics;
+use base::{Clock, RequestContext};
+use storage::{Catalog, MediaStore};
+use tokio::sync::{Mutex, Notify};
+use wire::Registry;
 
 use crate::consumer::{Consumer, ConsumerError, StartAt, StreamRef};
-use crate::streams::Streams;
+use crate::ingest::rules::RuleLimits;
+use crate::limits;
+use crate::metrics::VideoMetrics;
+use crate::records::Records;
+use crate::state::{Stores, StreamState};
+use crate::streams::{Owner, Streams};
+
+/// What the operator may set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// PutMedia connections of one stream; one more gets ConnectionLimitExceededException.
+    pub put_connections: usize,
+    /// GetMedia connections of one stream.
+    pub get_connections: usize,
+    /// GetMediaForFragmentList connections of one stream.
+    pub list_connections: usize,
+    /// Most bytes and longest duration of a fragment.
+    pub rules: RuleLimits,
+    /// Bytes of media that the server keeps at most, all streams together; beyond it the oldest go first.
+    pub max_bytes: Option<u64>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            put_connections: limits::PUT_CONNECTIONS,
+            get_connections: limits::GET_CONNECTIONS,
+            list_connections: limits::LIST_CONNECTIONS,
+            rules: RuleLimits::default(),
+            max_bytes: None,
+        }
+    }
+}
+
+/// What the service stands on.
+pub struct Dependencies<'a> {
+    /// Where streams are recorded.
+    pub catalog: Arc<dyn Catalog>,
+    /// Where fragments of streams with retention are kept.
+    pub durable: Arc<dyn MediaStore>,
+    /// Where fragments of streams without retention are kept for live readers: a [`storage::MemoryMediaStore`] with the
+    /// bounds [`limits::BUFFER_DURATION`] and [`limits::BUFFER_BYTES`].
+    pub memory: Arc<dyn MediaStore>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where it counts.
+    pub metrics: &'a Metrics,
+    /// What the operator set.
+    pub settings: Settings,
+}
+
+/// Why the service did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The catalog could not be read.
+    #[error(transparent)]
+    Catalog(#[from] storage::CatalogError),
+    /// A deletion that was cut off could not be finished.
+    #[error("finishing the deletion of a stream: {0}")]
+    Storage(#[from] storage::Error),
+    /// Two services register the same metric.
+    #[error(transparent)]
+    Metrics(#[from] base::metrics::MetricError),
+}
 
 /// Kinesis Video Streams. Cheap to clone.
 #[derive(Clone)]
 pub struct VideoStreams {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    clock: Arc<dyn Clock>,
-    streams: Streams,
+pub(crate) struct Inner {
+    pub clock: Arc<dyn Clock>,
+    pub metrics: VideoMetrics,
+    pub settings: Settings,
+    pub streams: Streams,
+    pub records: Records,
+    pub stores: Stores,
+    /// Held while the catalog and then the memory change, so that the two change in the same order.
+    pub changes: Mutex<()>,
+    /// Asks the retention task to look now.
+    pub sweep: Arc<Notify>,
 }
 
 impl VideoStreams {
+    /// Reads the catalog and finishes deletions that were cut off.
+    pub async fn open(on: Dependencies<'_>) -> Result<Self, OpenError> {
+        let stores = Stores {
+            durable: on.durable,
+            memory: on.memory,
+        };
+        let records = Records::new(on.catalog);
+        let loaded = records.load().await?;
+        for id in loaded.deleting {
+            stores.delete(id).await?;
+            records.deleted(id).await?;
+        }
+        let streams = Streams::default();
+        for (arn, record) in loaded.streams {
+            streams.insert(StreamState::new(arn, record, stores.clone()));
+        }
+        Ok(VideoStreams {
+            inner: Arc::new(Inner {
+                clock: on.clock,
+                metrics: VideoMetrics::new(on.metrics)?,
+                settings: on.settings,
+                streams,
+                records,
+                stores,
+                changes: Mutex::new(()),
+                sweep: Arc::new(Notify::new()),
+            }),
+        })
+    }
+
+    /// Lets the service carry out its operations.
+    pub fn register(&self, registry: &mut Registry) {
+        use wire::kinesisvideo::op;
+        let service = Arc::new(self.clone());
+        registry
+            .register::<op::CreateStream, _>(&service)
+            .register::<op::DescribeStream, _>(&service)
+            .register::<op::ListStreams, _>(&service)
+            .register::<op::UpdateStream, _>(&service)
+            .register::<op::DeleteStream, _>(&service)
+            .register::<op::UpdateDataRetention, _>(&service)
+            .register::<op::GetDataEndpoint, _>(&service)
+            .register::<op::TagStream, _>(&service)
+            .register::<op::UntagStream, _>(&service)
+            .register::<op::ListTagsForStream, _>(&service)
+            .register::<op::TagResource, _>(&service)
+            .register::<op::UntagResource, _>(&service)
+            .register::<op::ListTagsForResource, _>(&service)
+            .register::<wire::kinesisvideo_media::op::PutMedia, _>(&service)
+            .register::<wire::kinesisvideo_media::op::GetMedia, _>(&service)
+            .register::<wire::kinesisvideo_archived_media::op::ListFragments, _>(&service)
+            .register::<wire::kinesisvideo_archived_media::op::GetMediaForFragmentList, _>(&service);
+    }
+
     /// Starts to consume a stream's frames.
     pub async fn open_consumer(&self, stream: &StreamRef, start: StartAt) -> Result<Consumer, ConsumerError> {
         let state = self.inner.streams.find(stream);
         let state = state.ok_or_else(|| ConsumerError::NotFound(stream.stream.clone()))?;
-        Consumer::open(state, self.inner.clock.clone(), start).await
+        Consumer::open(state, self.inner.clock.clone(), self.inner.metrics.clone(), start).await
     }
 
     /// The ARN of a stream, if the stream exists.
     pub fn stream_arn(&self, stream: &StreamRef) -> Option<String> {
         Some(self.inner.streams.find(stream)?.arn.to_string())
+    }
+}
+
+/// A request named no stream, or two.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unresolved {
+    /// There is no such stream for this caller.
+    NotFound,
+    /// The request contradicts itself.
+    Invalid(&'static str),
+}
+
+impl Inner {
+    /// The stream that a request means by its name or its ARN.
+    pub fn resolve(
+        &self,
+        context: &RequestContext,
+        name: Option<&str>,
+        arn: Option<&str>,
+    ) -> Result<Arc<StreamState>, Unresolved> {
+        let owner = owner(context);
+        match (name, arn) {
+            (None, None) => Err(Unresolved::Invalid("Either StreamName or StreamARN must be given.")),
+            (name, Some(arn)) => {
+                let state = self.streams.by_arn(&owner, arn).ok_or(Unresolved::NotFound)?;
+                if name.is_some_and(|name| name != state.arn.name.name) {
+                    return Err(Unresolved::Invalid("StreamName and StreamARN mean different streams."));
+                }
+                Ok(state)
+            }
+            (Some(name), None) => {
+                let name = owner.named(name);
+                self.streams.by_name(&name).ok_or(Unresolved::NotFound)
+            }
+        }
+    }
+}
+
+/// In whose name a request looks up streams.
+pub(crate) fn owner(context: &RequestContext) -> Owner {
+    Owner {
+        account: context.caller.account,
+        region: context.caller.region.clone(),
     }
 }

@@ -2,11 +2,14 @@
 //! ingest reads for every fragment. The catalog has the truth; this follows it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use parking_lot::RwLock;
 use storage::{MediaStore, StreamId};
 
 use crate::live::Hub;
+use crate::metrics::VideoMetrics;
+use crate::records::StreamRecord;
 use crate::streams::StreamArn;
 
 /// The two places where fragments are kept.
@@ -18,6 +21,19 @@ pub struct Stores {
     pub memory: Arc<dyn MediaStore>,
 }
 
+impl Stores {
+    /// Deletes all fragments of a stream, for ever.
+    pub async fn delete(&self, id: StreamId) -> Result<(), storage::Error> {
+        for store in [&self.durable, &self.memory] {
+            match store.delete_stream(id).await {
+                Ok(()) | Err(storage::Error::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A stream that exists.
 pub struct StreamState {
     /// Its number in the log.
@@ -27,8 +43,8 @@ pub struct StreamState {
     /// Its live tail.
     pub hub: Arc<Hub>,
     stores: Stores,
-    retention_hours: AtomicI64,
-    max_bytes: AtomicU64,
+    record: RwLock<Arc<StreamRecord>>,
+    unswept: AtomicU64,
     puts: AtomicUsize,
     gets: AtomicUsize,
     lists: AtomicUsize,
@@ -56,41 +72,53 @@ pub enum ConnectionKind {
 
 impl StreamState {
     /// The state of a stream that nobody uses yet.
-    pub fn new(
-        id: StreamId,
-        arn: StreamArn,
-        stores: Stores,
-        retention_hours: i64,
-        max_bytes: Option<u64>,
-    ) -> Arc<Self> {
+    pub fn new(arn: StreamArn, record: StreamRecord, stores: Stores) -> Arc<Self> {
         Arc::new(StreamState {
-            id,
+            id: StreamId(record.id),
             arn,
             hub: Hub::new(),
             stores,
-            retention_hours: AtomicI64::new(retention_hours),
-            max_bytes: AtomicU64::new(max_bytes.unwrap_or(u64::MAX)),
+            record: RwLock::new(Arc::new(record)),
+            unswept: AtomicU64::new(0),
             puts: AtomicUsize::new(0),
             gets: AtomicUsize::new(0),
             lists: AtomicUsize::new(0),
         })
     }
 
+    /// The stream's record as the catalog has it.
+    pub fn record(&self) -> Arc<StreamRecord> {
+        self.record.read().clone()
+    }
+
+    /// Takes over a changed record.
+    pub fn set_record(&self, record: StreamRecord) {
+        *self.record.write() = Arc::new(record);
+    }
+
     /// How long fragments are kept; 0 means not at all.
     pub fn retention_hours(&self) -> i64 {
-        self.retention_hours.load(Ordering::Acquire)
+        i64::from(self.record.read().retention_hours)
     }
 
-    /// How many bytes are kept at most.
-    pub fn max_bytes(&self) -> Option<u64> {
-        let bytes = self.max_bytes.load(Ordering::Acquire);
-        (bytes != u64::MAX).then_some(bytes)
+    /// Counts bytes that were stored since the last sweep, and gives their sum.
+    pub fn count_unswept(&self, bytes: u64) -> u64 {
+        self.unswept.fetch_add(bytes, Ordering::AcqRel).saturating_add(bytes)
     }
 
-    /// Takes over changed settings.
-    pub fn update(&self, retention_hours: i64, max_bytes: Option<u64>) {
-        self.retention_hours.store(retention_hours, Ordering::Release);
-        self.max_bytes.store(max_bytes.unwrap_or(u64::MAX), Ordering::Release);
+    /// Bytes that were stored since the last sweep.
+    pub fn unswept(&self) -> u64 {
+        self.unswept.load(Ordering::Acquire)
+    }
+
+    /// Begins a sweep.
+    pub fn reset_unswept(&self) {
+        self.unswept.store(0, Ordering::Release);
+    }
+
+    /// Both places where fragments can be.
+    pub fn stores(&self) -> &Stores {
+        &self.stores
     }
 
     /// Where fragments go and come from now, and whether that place is durable.
@@ -102,14 +130,18 @@ impl StreamState {
     }
 
     /// Counts a connection in; `None` when there are `limit` of its kind already.
-    pub fn connect(self: &Arc<Self>, kind: ConnectionKind, limit: usize) -> Option<Connection> {
+    pub fn connect(self: &Arc<Self>, kind: ConnectionKind, limit: usize, metrics: &VideoMetrics) -> Option<Connection> {
         let below = |open: usize| (open < limit).then_some(open + 1);
         let counted = self
             .counter(kind)
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, below);
-        counted.ok().map(|_| Connection {
-            state: self.clone(),
-            kind,
+        counted.ok().map(|_| {
+            metrics.connected(kind, 1);
+            Connection {
+                state: self.clone(),
+                kind,
+                metrics: metrics.clone(),
+            }
         })
     }
 
@@ -128,10 +160,10 @@ impl StreamState {
 }
 
 /// A connection that is counted until it is dropped.
-#[derive(Debug)]
 pub struct Connection {
     state: Arc<StreamState>,
     kind: ConnectionKind,
+    metrics: VideoMetrics,
 }
 
 impl Connection {
@@ -144,5 +176,6 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.state.counter(self.kind).fetch_sub(1, Ordering::AcqRel);
+        self.metrics.connected(self.kind, -1);
     }
 }

@@ -1,9 +1,10 @@
-//! The streams that exist: their records in the catalog, and beside each what the server holds of it in memory. Names are
+//! The streams that exist, in memory (the catalog has the truth, see [`crate::records`]), and their ARNs. Names are
 //! unique per account and region; an ARN holds the millisecond of creation, so that the ARN of a deleted stream never
 //! resolves again, and that of another account's stream looks like one that never was.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Bound;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -67,6 +68,26 @@ pub fn is_name(text: &str) -> bool {
     (1..=256).contains(&text.len()) && text.bytes().all(legal)
 }
 
+/// In whose name and where streams are looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The account.
+    pub account: AccountId,
+    /// The region.
+    pub region: Region,
+}
+
+impl Owner {
+    /// The resource of that name.
+    pub fn named(&self, name: &str) -> ResourceName {
+        ResourceName {
+            account: self.account,
+            region: self.region.clone(),
+            name: name.to_owned(),
+        }
+    }
+}
+
 /// The streams in memory, by owner, region and name.
 #[derive(Debug, Default)]
 pub struct Streams {
@@ -80,9 +101,9 @@ impl Streams {
     }
 
     /// The stream with that ARN, if it is one of the account and region that ask.
-    pub fn by_arn(&self, account: AccountId, region: &Region, arn: &str) -> Option<Arc<StreamState>> {
+    pub fn by_arn(&self, owner: &Owner, arn: &str) -> Option<Arc<StreamState>> {
         let parsed: StreamArn = arn.parse().ok()?;
-        if parsed.name.account != account || parsed.name.region != *region {
+        if parsed.name.account != owner.account || parsed.name.region != owner.region {
             return None;
         }
         self.by_name(&parsed.name)
@@ -91,14 +112,56 @@ impl Streams {
 
     /// The stream that is meant by an ARN or a name.
     pub fn find(&self, stream: &StreamRef) -> Option<Arc<StreamState>> {
+        let (account, region) = (stream.account, stream.region.clone());
         if stream.stream.starts_with("arn:") {
-            return self.by_arn(stream.account, &stream.region, &stream.stream);
+            return self.by_arn(&Owner { account, region }, &stream.stream);
         }
-        self.by_name(&ResourceName {
-            account: stream.account,
-            region: stream.region.clone(),
-            name: stream.stream.clone(),
-        })
+        let name = stream.stream.clone();
+        self.by_name(&ResourceName { account, region, name })
+    }
+
+    /// Adds a stream that was made.
+    pub fn insert(&self, state: Arc<StreamState>) {
+        self.by_name.write().insert(state.arn.name.clone(), state);
+    }
+
+    /// Takes out a stream that was deleted; a younger one of the same name stays.
+    pub fn remove(&self, arn: &StreamArn) -> Option<Arc<StreamState>> {
+        let mut streams = self.by_name.write();
+        let found = streams.get(&arn.name).is_some_and(|state| state.arn == *arn);
+        found.then(|| streams.remove(&arn.name)).flatten()
+    }
+
+    /// Streams of one account and region whose names begin with `prefix` and come after `after`, in the order of their
+    /// names, at most `limit`; and whether there are more.
+    pub fn page(
+        &self,
+        owner: &Owner,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> (Vec<Arc<StreamState>>, bool) {
+        let start = match after {
+            Some(after) if after >= prefix => Bound::Excluded(owner.named(after)),
+            _ => Bound::Included(owner.named(prefix)),
+        };
+        let streams = self.by_name.read();
+        let mut matching = streams
+            .range((start, Bound::Unbounded))
+            .take_while(|(name, _)| name.account == owner.account && name.region == owner.region)
+            .take_while(|(name, _)| name.name.starts_with(prefix))
+            .map(|(_, state)| state.clone());
+        let page: Vec<_> = matching.by_ref().take(limit).collect();
+        let more = matching.next().is_some();
+        (page, more)
+    }
+
+    /// How many streams an account has in a region.
+    pub fn count(&self, owner: &Owner) -> usize {
+        let streams = self.by_name.read();
+        let all = streams.range(owner.named("")..);
+        all.take_while(|(name, _)| name.account == owner.account && name.region == owner.region)
+            .count()
     }
 
     /// Every stream.

@@ -11,20 +11,13 @@
 
 use base::Timestamp;
 use bytes::{BufMut, Bytes, BytesMut};
+use matroska::writer;
 use storage::FragmentNumber;
 
-const ID_EBML: [u8; 4] = [0x1A, 0x45, 0xDF, 0xA3];
 const ID_SEGMENT: [u8; 4] = [0x18, 0x53, 0x80, 0x67];
 const ID_TRACKS: [u8; 4] = [0x16, 0x54, 0xAE, 0x6B];
 const ID_TAGS: [u8; 4] = [0x12, 0x54, 0xC3, 0x67];
-const ID_TAG: [u8; 2] = [0x73, 0x73];
-const ID_SIMPLE_TAG: [u8; 2] = [0x67, 0xC8];
-const ID_TAG_NAME: [u8; 2] = [0x45, 0xA3];
-const ID_TAG_STRING: [u8; 2] = [0x44, 0x87];
 const UNKNOWN_SIZE: [u8; 8] = [0x01, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF];
-
-/// The tag that a producer ends a fragment with.
-pub const END_OF_FRAGMENT: &str = "AWS_KINESISVIDEO_END_OF_FRAGMENT";
 
 /// Why a fragment of a list could not be returned; numbers and names are AWS's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,49 +29,43 @@ pub enum FragmentError {
 }
 
 impl FragmentError {
-    const fn parts(self) -> (&'static str, &'static str) {
+    const fn parts(self) -> (&'static str, u32) {
         match self {
-            FragmentError::NotFound => ("FRAGMENT_NOT_FOUND", "4000"),
-            FragmentError::Internal => ("INTERNAL_ERROR", "5000"),
+            FragmentError::NotFound => ("FRAGMENT_NOT_FOUND", 4000),
+            FragmentError::Internal => ("INTERNAL_ERROR", 5000),
         }
     }
 }
 
+/// What stands before a fragment's cluster: the producer's header and our tags.
+pub fn start(header: &Bytes, number: FragmentNumber, server: Timestamp, producer: Timestamp) -> Bytes {
+    let header = document_header(header);
+    let tags = leading_tags(number, server, producer);
+    let mut start = BytesMut::with_capacity(header.len() + tags.len());
+    start.put_slice(&header);
+    start.put_slice(&tags);
+    start.freeze()
+}
+
 /// The tags between the producer's header and the cluster.
-pub fn leading_tags(number: FragmentNumber, server: Timestamp, producer: Timestamp) -> Bytes {
-    tags(&[
-        ("AWS_KINESISVIDEO_FRAGMENT_NUMBER", &number.to_string()),
-        ("AWS_KINESISVIDEO_SERVER_TIMESTAMP", &server.to_string()),
-        ("AWS_KINESISVIDEO_PRODUCER_TIMESTAMP", &producer.to_string()),
-    ])
+fn leading_tags(number: FragmentNumber, server: Timestamp, producer: Timestamp) -> Bytes {
+    let millis = |time: Timestamp| u64::try_from(time.millis()).unwrap_or(0);
+    writer::fragment_tags(&number.to_string(), millis(server), millis(producer))
 }
 
 /// The tags at the end of a fragment. `number` is the continuation token.
 pub fn trailing_tags(number: FragmentNumber, millis_behind_now: i64) -> Bytes {
-    tags(&[
-        (
-            "AWS_KINESISVIDEO_MILLIS_BEHIND_NOW",
-            &millis_behind_now.max(0).to_string(),
-        ),
-        ("AWS_KINESISVIDEO_CONTINUATION_TOKEN", &number.to_string()),
-    ])
+    let millis = u64::try_from(millis_behind_now).unwrap_or(0);
+    writer::continuation_tags(millis, &number.to_string())
 }
 
 /// A whole document that says that a fragment cannot be returned. `number` is as the caller wrote it.
 pub fn error_document(number: &str, error: FragmentError) -> Bytes {
     let (code, id) = error.parts();
     let mut document = BytesMut::new();
-    document.put_slice(&ID_EBML);
-    let doc_type = [0x42, 0x82, 0x88, b'm', b'a', b't', b'r', b'o', b's', b'k', b'a'];
-    document.put_slice(&[0x80 | doc_type.len() as u8]);
-    document.put_slice(&doc_type);
-    document.put_slice(&ID_SEGMENT);
-    document.put_slice(&UNKNOWN_SIZE);
-    document.put_slice(&tags(&[
-        ("AWS_KINESISVIDEO_FRAGMENT_NUMBER", number),
-        ("AWS_KINESISVIDEO_ERROR_CODE", code),
-        ("AWS_KINESISVIDEO_ERROR_ID", id),
-    ]));
+    document.put_slice(writer::EBML_HEADER);
+    document.put_slice(writer::SEGMENT_HEAD_UNKNOWN_SIZE);
+    document.put_slice(&writer::error_tags(number, code, id));
     document.freeze()
 }
 
@@ -146,30 +133,6 @@ fn vint(bytes: &[u8], at: usize) -> Option<(usize, Option<u64>)> {
     let ones = (1_u64 << (7 * length)) - 1;
     let value = field.iter().fold(0_u64, |value, byte| (value << 8) | u64::from(*byte)) & ones;
     Some((length, (value != ones).then_some(value)))
-}
-
-/// `Tags` with one `Tag` that holds the given pairs, every size coded in four bytes.
-fn tags(pairs: &[(&str, &str)]) -> Bytes {
-    let simple_size = |(name, value): &(&str, &str)| 12 + name.len() + value.len();
-    let tag_size: usize = pairs.iter().map(|pair| 6 + simple_size(pair)).sum();
-    let mut out = BytesMut::with_capacity(14 + tag_size);
-    element(&mut out, &ID_TAGS, 6 + tag_size);
-    element(&mut out, &ID_TAG, tag_size);
-    for pair in pairs {
-        element(&mut out, &ID_SIMPLE_TAG, simple_size(pair));
-        element(&mut out, &ID_TAG_NAME, pair.0.len());
-        out.put_slice(pair.0.as_bytes());
-        element(&mut out, &ID_TAG_STRING, pair.1.len());
-        out.put_slice(pair.1.as_bytes());
-    }
-    out.freeze()
-}
-
-/// An element's id and its size in four bytes. Our tags hold numbers and names of at most 128 characters, far below the
-/// 2^28 that four bytes can say.
-fn element(out: &mut BytesMut, id: &[u8], size: usize) {
-    out.put_slice(id);
-    out.put_u32(0x1000_0000 | (size as u32 & 0x0FFF_FFFF));
 }
 
 #[cfg(test)]

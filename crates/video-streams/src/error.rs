@@ -1,0 +1,105 @@
+//! What callers are told when something is wrong: one enum for the operations on streams and one for those on media, both
+//! turned into AWS's errors here and nowhere else. A stream of another account gives the very words of one that does not
+//! exist.
+
+use base::ApiError;
+use storage::CatalogError;
+
+use crate::limits;
+
+/// Why an operation on streams was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// There is no such stream for this caller.
+    #[error("The requested stream is not found or not active.")]
+    NotFound,
+    /// There is a stream of that name.
+    #[error("The stream {0} already exists.")]
+    NameTaken(String),
+    /// The caller's version is not the stream's.
+    #[error(
+        "The version {given} is not the current version of the stream. Call DescribeStream for the current one, and try again."
+    )]
+    VersionMismatch {
+        /// What the caller sent.
+        given: String,
+    },
+    /// A value is wrong.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// The stream would have too many tags.
+    #[error("A stream has at most {max} tags.", max = limits::STREAM_TAGS)]
+    TooManyTags,
+    /// The account has too many streams in this region.
+    #[error("The account has {max} streams in this region, which is the limit.", max = limits::STREAMS_PER_ACCOUNT)]
+    TooManyStreams,
+    /// The catalog failed.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// Storage failed.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+}
+
+/// Why an operation on media was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum MediaError {
+    /// There is no such stream for this caller.
+    #[error("The requested stream is not found or not active.")]
+    NotFound,
+    /// A value is wrong.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// The stream has as many connections of this kind as are allowed.
+    #[error("The stream has {limit} open connections of this kind, which is the limit. Close one, and try again.")]
+    ConnectionLimit {
+        /// How many are allowed.
+        limit: usize,
+    },
+    /// The server is ending.
+    #[error("The server is ending. Try again.")]
+    Closed,
+    /// Storage failed.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+}
+
+/// The message of every error whose cause is not the caller's affair.
+const INTERNAL: &str = "The server failed to carry out the request. Its log says why.";
+
+impl From<ControlError> for ApiError {
+    fn from(error: ControlError) -> Self {
+        let message = error.to_string();
+        match error {
+            ControlError::NotFound => ApiError::client("ResourceNotFoundException", message),
+            ControlError::NameTaken(_) => ApiError::client("ResourceInUseException", message),
+            ControlError::VersionMismatch { .. } => ApiError::client("VersionMismatchException", message),
+            ControlError::InvalidArgument(_) => ApiError::client("InvalidArgumentException", message),
+            ControlError::TooManyTags => ApiError::client("TagsPerResourceExceededLimitException", message),
+            ControlError::TooManyStreams => ApiError::client("AccountStreamLimitExceededException", message),
+            ControlError::Catalog(CatalogError::Invalid(_)) => {
+                ApiError::client("InvalidArgumentException", "A value is too large to be kept.").with_detail(message)
+            }
+            ControlError::Catalog(_) | ControlError::Storage(_) => {
+                ApiError::server("InternalFailure", INTERNAL, message)
+            }
+        }
+    }
+}
+
+impl From<MediaError> for ApiError {
+    fn from(error: MediaError) -> Self {
+        let message = error.to_string();
+        match error {
+            MediaError::NotFound | MediaError::Storage(storage::Error::NotFound) => {
+                ApiError::client("ResourceNotFoundException", MediaError::NotFound.to_string())
+            }
+            MediaError::InvalidArgument(_) => ApiError::client("InvalidArgumentException", message),
+            MediaError::ConnectionLimit { .. } => ApiError::client("ConnectionLimitExceededException", message),
+            MediaError::Closed => {
+                ApiError::server("ServiceUnavailable", message, "the store is closed").with_status(503)
+            }
+            MediaError::Storage(_) => ApiError::server("InternalFailure", INTERNAL, message),
+        }
+    }
+}

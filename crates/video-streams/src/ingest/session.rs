@@ -1,0 +1,463 @@
+//! One PutMedia connection: reads the producer's bytes, has the rules judge them, gives each fragment to storage and to
+//! the live tail, and answers with acks.
+//!
+//! Fragments are committed behind the reading, so that a slow fsync does not stop the next fragment; at most
+//! [`limits::COMMITS_IN_FLIGHT`] at once, and their PERSISTED acks leave in the order of the fragments. What blocks:
+//! reading waits when storage's buffer budget is used up, when too many commits are under way, or when the client does not
+//! take its acks; nothing else. When the connection ends in the middle of a fragment, that fragment is discarded;
+//! fragments that were whole are committed all the same.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{ByteStream, Clock, Timestamp};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use matroska::{Limits, Reader};
+use storage::{FragmentSink, FragmentSummary, FrameEntry};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+
+use crate::ingest::acks::{Ack, AckError, AckedFragment};
+use crate::ingest::rules::{Begin, Complete, RuleLimits, Rules, Step, Timecodes};
+use crate::limits;
+use crate::live::{NewFragment, Publisher};
+use crate::metrics::VideoMetrics;
+use crate::state::{Connection, StreamState};
+
+/// What a connection needs beside its body.
+pub struct SessionContext {
+    /// The stream, with the connection counted in.
+    pub connection: Connection,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where events are counted.
+    pub metrics: VideoMetrics,
+    /// What timecodes count from.
+    pub timecodes: Timecodes,
+    /// Limits of fragments.
+    pub rules: RuleLimits,
+    /// False when the producer asked for no acks.
+    pub acks: bool,
+    /// Asks the retention task to look now.
+    pub sweep: Arc<Notify>,
+    /// For log lines.
+    pub request_id: Arc<str>,
+}
+
+/// Starts the connection's task; the acks come out of the stream. Dropping it ends the connection.
+pub fn start(context: SessionContext, body: ByteStream) -> ByteStream {
+    let (lines, received) = mpsc::channel(limits::ACK_QUEUE_LINES);
+    let acker = Acker {
+        lines,
+        wanted: context.acks,
+        metrics: context.metrics.clone(),
+    };
+    tokio::spawn(Session::new(context, acker).run(body));
+    Box::pin(futures_util::stream::unfold(received, |mut received| async move {
+        received.recv().await.map(|line: Bytes| (Ok(line), received))
+    }))
+}
+
+/// Sends acks to the client.
+#[derive(Clone)]
+struct Acker {
+    lines: mpsc::Sender<Bytes>,
+    wanted: bool,
+    metrics: VideoMetrics,
+}
+
+impl Acker {
+    async fn send(&self, ack: Ack) {
+        self.metrics.ack(&ack);
+        if self.wanted {
+            // A client that is gone is noticed where the body is read.
+            let _ = self.lines.send(ack.encode()).await;
+        }
+    }
+}
+
+/// Why a connection ends.
+enum End {
+    /// The producer ended its body.
+    Clean,
+    /// The producer is gone, or was silent for too long; nobody reads acks, or none is due.
+    Silent(&'static str),
+    /// A rule was broken, or the server failed.
+    Refused(AckError, Option<AckedFragment>),
+    /// A commit failed; the committer knows which.
+    CommitFailed,
+}
+
+impl From<AckError> for End {
+    fn from(error: AckError) -> Self {
+        End::Refused(error, None)
+    }
+}
+
+/// The fragment that is being received.
+struct Open {
+    acked: AckedFragment,
+    sink: Box<dyn FragmentSink>,
+    publisher: Publisher,
+    server_timestamp: Timestamp,
+    producer_timestamp: Timestamp,
+    header_len: u32,
+    last_byte: Duration,
+    durable: bool,
+}
+
+/// A fragment that is whole and waits to be made durable.
+struct Commit {
+    open: Open,
+    summary: FragmentSummary,
+}
+
+struct Session {
+    context: SessionContext,
+    acker: Acker,
+    reader: Reader,
+    rules: Rules,
+    started: Duration,
+    open: Option<Open>,
+    /// When the chunk arrived that is being worked on.
+    arrived: Duration,
+    arrived_at: Timestamp,
+    last: Option<AckedFragment>,
+    commits: mpsc::Sender<Commit>,
+    committer: JoinHandle<Option<(AckError, AckedFragment)>>,
+}
+
+impl Session {
+    fn new(context: SessionContext, acker: Acker) -> Self {
+        let (commits, whole) = mpsc::channel(1);
+        let committer = Committer {
+            context: CommitContext {
+                clock: context.clock.clone(),
+                metrics: context.metrics.clone(),
+                stream: context.connection.stream().clone(),
+                sweep: context.sweep.clone(),
+            },
+            acker: acker.clone(),
+        };
+        let now = context.clock.monotonic();
+        Session {
+            reader: Reader::new(Limits {
+                header_section_bytes_max: limits::HEADER_BYTES as u64,
+                header_element_bytes_max: limits::HEADER_BYTES as u64,
+                ..Limits::default()
+            }),
+            rules: Rules::new(context.timecodes, context.rules),
+            started: now,
+            arrived: now,
+            arrived_at: context.clock.now(),
+            open: None,
+            last: None,
+            commits,
+            committer: tokio::spawn(committer.run(whole)),
+            context,
+            acker,
+        }
+    }
+
+    async fn run(mut self, mut body: ByteStream) {
+        let end = match self.read(&mut body).await {
+            Ok(()) => End::Clean,
+            Err(end) => end,
+        };
+        // Discards the fragment that is open: its sink aborts, its readers are told.
+        let unfinished = self.open.take();
+        let cut = unfinished.map(|open| open.acked);
+        drop(self.commits);
+        let failed = self.committer.await.unwrap_or_else(|panicked| {
+            tracing::error!(error = %panicked, "committing fragments ended unexpectedly");
+            self.last.map(|last| (AckError::Internal, last))
+        });
+        let stream = self.context.connection.stream().arn.to_string();
+        let request = &*self.context.request_id;
+        match (failed, end) {
+            (Some((error, fragment)), _) => {
+                tracing::warn!(stream, request, error = error.code(), fragment = %fragment.number, "a fragment was not stored");
+                self.acker.send(Ack::Error(error, Some(fragment))).await;
+            }
+            (None, End::Refused(error, fragment)) => {
+                tracing::info!(stream, request, error = error.code(), "PutMedia is refused");
+                self.acker.send(Ack::Error(error, fragment.or(cut))).await;
+            }
+            (None, End::Silent(why)) => tracing::debug!(stream, request, why, "PutMedia ends"),
+            (None, End::Clean | End::CommitFailed) => tracing::debug!(stream, request, "PutMedia ends"),
+        }
+        // The body last: a connection whose body is dropped may be closed before the last ack has left.
+        drop(body);
+    }
+
+    /// Reads until the end of the body.
+    async fn read(&mut self, body: &mut ByteStream) -> Result<(), End> {
+        let hub = self.context.connection.stream().hub.clone();
+        let deleted = hub.closed();
+        tokio::pin!(deleted);
+        let mut silence = Duration::ZERO;
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                () = &mut deleted => return Err(AckError::StreamNotActive.into()),
+                () = self.acker.lines.closed() => return Err(End::Silent("the client is gone")),
+                () = self.commits.closed() => return Err(End::CommitFailed),
+                chunk = tokio::time::timeout(limits::IDLE_ACK_EVERY, body.next()) => chunk,
+            };
+            let Ok(chunk) = chunk else {
+                silence += limits::IDLE_ACK_EVERY;
+                if silence >= limits::IDLE_CLOSE {
+                    return Err(End::Silent("the producer was silent for too long"));
+                }
+                self.acker.send(Ack::Idle(self.last)).await;
+                continue;
+            };
+            silence = Duration::ZERO;
+            self.arrived = self.context.clock.monotonic();
+            self.arrived_at = self.context.clock.now();
+            match chunk {
+                Some(Ok(chunk)) => {
+                    self.context.metrics.received(chunk.len());
+                    self.reader.push(chunk);
+                    self.drain().await?;
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "reading the body failed");
+                    return Err(AckError::StreamRead.into());
+                }
+                None => {
+                    self.reader.finish();
+                    self.drain().await?;
+                    if let Some(step) = self.rules.finish()? {
+                        self.step(step).await?;
+                    }
+                    return Ok(());
+                }
+            }
+            if self.age() > limits::CONNECTION_DURATION + limits::CONNECTION_GRACE {
+                return Err(AckError::ConnectionDuration.into());
+            }
+        }
+    }
+
+    /// Works on what was read so far.
+    async fn drain(&mut self) -> Result<(), End> {
+        loop {
+            let event = match self.reader.next() {
+                Ok(Some(event)) => event,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    tracing::info!(request = &*self.context.request_id, %error, "not Matroska");
+                    return Err(AckError::InvalidMkv.into());
+                }
+            };
+            match self.rules.on(event) {
+                Ok(Some(step)) => self.step(step).await?,
+                Ok(None) => {}
+                Err(error) => {
+                    let fragment = match self.rules.refused_timecode() {
+                        Some(timecode) => {
+                            Some(number(self.context.connection.stream(), self.arrived_at, timecode).await?)
+                        }
+                        None => None,
+                    };
+                    return Err(End::Refused(error, fragment));
+                }
+            }
+        }
+    }
+
+    async fn step(&mut self, step: Step) -> Result<(), End> {
+        match step {
+            Step::Begin(begin) => self.begin(begin).await,
+            Step::Media(bytes) => self.media(bytes).await,
+            Step::Complete(complete) => self.complete(complete).await,
+        }
+    }
+
+    async fn begin(&mut self, begin: Begin) -> Result<(), End> {
+        let acked = number(self.context.connection.stream(), self.arrived_at, begin.timecode).await?;
+        if self.age() > limits::CONNECTION_DURATION {
+            return Err(End::Refused(AckError::ConnectionDuration, Some(acked)));
+        }
+        let stream = self.context.connection.stream().clone();
+        let (store, durable) = stream.store();
+        let sink = store.begin(stream.id, acked.number).await;
+        let sink = sink.map_err(|error| storage_failure(&error, Some(acked)))?;
+        self.acker.send(Ack::Buffering(acked)).await;
+        self.last = Some(acked);
+        let server_timestamp = acked.number.server_timestamp();
+        let publisher = stream.hub.start(NewFragment {
+            number: acked.number,
+            server_timestamp,
+            producer_timestamp: begin.producer_timestamp,
+            timecode: begin.timecode,
+            header: begin.header.clone(),
+        });
+        let mut open = Open {
+            acked,
+            sink,
+            publisher,
+            server_timestamp,
+            producer_timestamp: begin.producer_timestamp,
+            header_len: narrow(begin.header.len()),
+            last_byte: self.arrived,
+            durable,
+        };
+        let header = open.sink.write(begin.header).await;
+        header.map_err(|error| storage_failure(&error, Some(acked)))?;
+        self.open = Some(open);
+        for bytes in begin.first {
+            self.media(bytes).await?;
+        }
+        Ok(())
+    }
+
+    async fn media(&mut self, bytes: Bytes) -> Result<(), End> {
+        let Some(open) = &mut self.open else {
+            return Err(AckError::Internal.into());
+        };
+        open.last_byte = self.arrived;
+        open.publisher.media(&bytes, self.arrived);
+        let written = open.sink.write(bytes).await;
+        written.map_err(|error| storage_failure(&error, Some(open.acked)))
+    }
+
+    async fn complete(&mut self, complete: Complete) -> Result<(), End> {
+        let Some(mut open) = self.open.take() else {
+            return Err(AckError::Internal.into());
+        };
+        open.publisher.end();
+        self.acker.send(Ack::Received(open.acked)).await;
+        let summary = summary(&open, &complete);
+        let commit = Commit { open, summary };
+        self.commits.send(commit).await.map_err(|_| End::CommitFailed)
+    }
+
+    fn age(&self) -> Duration {
+        self.arrived.saturating_sub(self.started)
+    }
+}
+
+/// Gives a fragment its number.
+async fn number(stream: &StreamState, arrived_at: Timestamp, timecode: u64) -> Result<AckedFragment, End> {
+    let (store, _) = stream.store();
+    let number = store.allocate_number(stream.id, arrived_at).await;
+    let number = number.map_err(|error| storage_failure(&error, None))?;
+    Ok(AckedFragment { timecode, number })
+}
+
+fn summary(open: &Open, complete: &Complete) -> FragmentSummary {
+    let frames = complete.frames.iter().map(|frame| FrameEntry {
+        offset: open.header_len.saturating_add(narrow(frame.offset)),
+        len: narrow(frame.length),
+        time_ms: i32::try_from(i128::from(frame.time) * i128::from(complete.scale_ns) / 1_000_000).unwrap_or(i32::MAX),
+        track: (frame.track & 0xFF) as u8,
+        key: frame.key,
+    });
+    FragmentSummary {
+        server_timestamp: open.server_timestamp,
+        producer_timestamp: open.producer_timestamp,
+        length_ms: narrow(complete.length_ms),
+        header_len: open.header_len,
+        frames: frames.collect(),
+    }
+}
+
+fn narrow(number: impl TryInto<u32>) -> u32 {
+    number.try_into().unwrap_or(u32::MAX)
+}
+
+/// What a producer is told when storage fails.
+fn storage_failure(error: &storage::Error, fragment: Option<AckedFragment>) -> End {
+    End::Refused(ack_error(error), fragment)
+}
+
+fn ack_error(error: &storage::Error) -> AckError {
+    tracing::warn!(%error, "storage refuses a fragment");
+    match error {
+        storage::Error::DiskFull | storage::Error::Io(_) => AckError::Archival,
+        storage::Error::NotFound => AckError::StreamNotActive,
+        storage::Error::LimitExceeded(_) => AckError::FragmentSize,
+        storage::Error::Corrupt(_) | storage::Error::Closed => AckError::Internal,
+    }
+}
+
+struct Committer {
+    context: CommitContext,
+    acker: Acker,
+}
+
+#[derive(Clone)]
+struct CommitContext {
+    clock: Arc<dyn Clock>,
+    metrics: VideoMetrics,
+    stream: Arc<StreamState>,
+    sweep: Arc<Notify>,
+}
+
+impl Committer {
+    /// Makes fragments durable and says so, in order. Ends after the first that fails, when all that were under way have
+    /// ended too; its `whole` is closed then, which ends the reading.
+    async fn run(self, mut whole: mpsc::Receiver<Commit>) -> Option<(AckError, AckedFragment)> {
+        let mut under_way = FuturesOrdered::new();
+        let mut failed = None;
+        let mut open = true;
+        loop {
+            tokio::select! {
+                biased;
+                Some(stored) = under_way.next(), if !under_way.is_empty() => match stored {
+                    Ok(Some(acked)) => self.acker.send(Ack::Persisted(acked)).await,
+                    Ok(None) => {}
+                    Err(error) => {
+                        failed.get_or_insert(error);
+                        whole.close();
+                    }
+                },
+                commit = whole.recv(), if open && under_way.len() < limits::COMMITS_IN_FLIGHT => match commit {
+                    Some(commit) if failed.is_none() => {
+                        under_way.push_back(commit.store(self.context.clone()));
+                    }
+                    Some(_) => {}
+                    None => open = false,
+                },
+                else => return failed,
+            }
+        }
+    }
+}
+
+impl Commit {
+    /// Makes the fragment durable. Gives the ack when one is due.
+    async fn store(self, context: CommitContext) -> Result<Option<AckedFragment>, (AckError, AckedFragment)> {
+        let Open {
+            acked,
+            sink,
+            publisher,
+            last_byte,
+            durable,
+            ..
+        } = self.open;
+        match sink.commit(self.summary).await {
+            Ok(info) => {
+                publisher.stored(info.position);
+                context.metrics.stored(u64::from(info.size), durable);
+                if context.stream.count_unswept(u64::from(info.size)) > limits::UNSWEPT_BYTES {
+                    context.sweep.notify_one();
+                }
+                if durable {
+                    context
+                        .metrics
+                        .persisted_after(context.clock.monotonic().saturating_sub(last_byte));
+                }
+                Ok(durable.then_some(acked))
+            }
+            Err(error) => {
+                publisher.rejected();
+                Err((ack_error(&error), acked))
+            }
+        }
+    }
+}

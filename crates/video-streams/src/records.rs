@@ -1,0 +1,272 @@
+//! The records of streams in the catalog.
+//!
+//! Two keys for each stream: `ACCOUNT/REGION/video-stream/NAME` holds the record, and `-/-/video-stream-id/ID` says whose
+//! number in the log it is, so that a server that starts finds every stream, and a deletion that was cut off is finished.
+//! A third, `ACCOUNT/REGION/video-stream-created`, keeps the youngest creation time given out, so that two streams of one
+//! account and region never share an ARN, not even when a name is made, deleted and made again within a millisecond.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base::{AccountId, Region, ResourceName, Timestamp};
+use serde::{Deserialize, Serialize};
+use storage::catalog::{get_json, next_id, page_json, put_json};
+use storage::{Catalog, CatalogError, CatalogKey, Change, Expect, StreamId};
+
+use crate::error::ControlError;
+use crate::streams::StreamArn;
+
+/// Tries of a commit that others interfere with.
+const TRIES: usize = 16;
+
+/// Records read at once when the server starts.
+const PAGE: usize = 1000;
+
+/// The counter of stream ids; it is shared by all kinds of streams, since they share the log.
+const STREAM_IDS: &str = "stream";
+
+/// A stream as the catalog holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamRecord {
+    /// Its number in the log; never given to another stream.
+    pub id: u64,
+    /// When it was created, milliseconds since the epoch; part of the ARN.
+    pub created_ms: i64,
+    /// Changes with every update.
+    pub version: String,
+    /// How long fragments are kept; 0: not at all.
+    pub retention_hours: i32,
+    /// As the caller gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_name: Option<String>,
+    /// As the caller gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// As the caller gave it; the default key where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kms_key_id: Option<String>,
+    /// As the caller gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_tier: Option<String>,
+    /// Its tags.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+}
+
+impl StreamRecord {
+    /// The value of `sightglass:max_bytes`, the most bytes that the stream may hold.
+    pub fn max_bytes(&self) -> Option<u64> {
+        self.tags.get(MAX_BYTES_TAG)?.parse().ok()
+    }
+}
+
+/// The tag that limits the bytes of a stream.
+pub const MAX_BYTES_TAG: &str = "sightglass:max_bytes";
+
+/// Whose number an id is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Owner {
+    account: String,
+    region: String,
+    name: String,
+    /// The stream's record is gone and its fragments are going.
+    deleting: bool,
+}
+
+/// What the catalog knew when the server started.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// The streams that exist.
+    pub streams: Vec<(StreamArn, StreamRecord)>,
+    /// Ids whose deletion was begun and not finished.
+    pub deleting: Vec<StreamId>,
+}
+
+/// The records of all streams.
+pub struct Records {
+    catalog: Arc<dyn Catalog>,
+}
+
+fn record_key(name: &ResourceName) -> CatalogKey {
+    CatalogKey::scoped(name.account, &name.region)
+        .with("video-stream")
+        .with(&name.name)
+}
+
+fn created_key(account: AccountId, region: &Region) -> CatalogKey {
+    CatalogKey::scoped(account, region).with("video-stream-created")
+}
+
+fn owners() -> CatalogKey {
+    CatalogKey::server().with("video-stream-id")
+}
+
+fn owner_key(id: StreamId) -> CatalogKey {
+    owners().with(&format!("{:020}", id.0))
+}
+
+/// A version as AWS writes them: 20 letters and digits.
+fn new_version() -> String {
+    std::iter::repeat_with(fastrand::alphanumeric).take(20).collect()
+}
+
+impl Records {
+    /// Records in this catalog.
+    pub fn new(catalog: Arc<dyn Catalog>) -> Self {
+        Records { catalog }
+    }
+
+    /// Everything, for a server that starts.
+    pub async fn load(&self) -> Result<Loaded, CatalogError> {
+        let mut loaded = Loaded::default();
+        let (prefix, mut after) = (owners().below(), None);
+        loop {
+            let (page, next) = page_json::<Owner>(&*self.catalog, &prefix, after.as_deref(), PAGE).await?;
+            for (key, entry) in page {
+                let unreadable = || CatalogError::Unreadable {
+                    key: key.clone(),
+                    why: "it names no stream".to_owned(),
+                };
+                let id = owners().child_of(&key).and_then(|id| id.parse().ok()).map(StreamId);
+                let id = id.ok_or_else(unreadable)?;
+                let owner = entry.value;
+                if owner.deleting {
+                    loaded.deleting.push(id);
+                    continue;
+                }
+                let name = ResourceName {
+                    account: owner.account.parse().map_err(|_| unreadable())?,
+                    region: owner.region.parse().map_err(|_| unreadable())?,
+                    name: owner.name,
+                };
+                let record = get_json::<StreamRecord>(&*self.catalog, record_key(&name)).await?;
+                let record = record.ok_or_else(unreadable)?.value;
+                let created_ms = record.created_ms;
+                loaded.streams.push((StreamArn { name, created_ms }, record));
+            }
+            match next {
+                Some(next) => after = Some(next),
+                None => return Ok(loaded),
+            }
+        }
+    }
+
+    /// Makes a stream. Of `wanted`, the id, the creation time and the version are given here.
+    pub async fn create(
+        &self,
+        name: &ResourceName,
+        wanted: &StreamRecord,
+        now: Timestamp,
+    ) -> Result<(StreamArn, StreamRecord), ControlError> {
+        let id = StreamId(next_id(&*self.catalog, STREAM_IDS).await?);
+        let created_key = created_key(name.account, &name.region);
+        for _ in 0..TRIES {
+            if self.catalog.get(record_key(name).as_str()).await?.is_some() {
+                return Err(ControlError::NameTaken(name.name.clone()));
+            }
+            let youngest = get_json::<i64>(&*self.catalog, &created_key).await?;
+            let expect = youngest
+                .as_ref()
+                .map_or(Expect::Absent, |entry| Expect::Version(entry.version));
+            let created_ms = youngest.map_or(now.millis(), |entry| now.millis().max(entry.value.saturating_add(1)));
+            let record = StreamRecord {
+                id: id.0,
+                created_ms,
+                version: new_version(),
+                ..wanted.clone()
+            };
+            let owner = Owner {
+                account: name.account.to_string(),
+                region: name.region.to_string(),
+                name: name.name.clone(),
+                deleting: false,
+            };
+            let commit = self.catalog.commit(vec![
+                put_json(record_key(name), &record, Expect::Absent)?,
+                put_json(owner_key(id), &owner, Expect::Absent)?,
+                put_json(&created_key, &created_ms, expect)?,
+            ]);
+            match commit.await {
+                Ok(_) => {
+                    let name = name.clone();
+                    return Ok((StreamArn { name, created_ms }, record));
+                }
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(CatalogError::Conflict {
+            key: created_key.into(),
+        }
+        .into())
+    }
+
+    /// Changes a stream and gives it a new version. `change` may be called several times; it must not do anything else.
+    pub async fn update(
+        &self,
+        arn: &StreamArn,
+        mut change: impl FnMut(&mut StreamRecord) -> Result<(), ControlError>,
+    ) -> Result<StreamRecord, ControlError> {
+        let key = record_key(&arn.name);
+        for _ in 0..TRIES {
+            let (version, mut record) = self.current(arn).await?;
+            change(&mut record)?;
+            record.version = new_version();
+            let commit = vec![put_json(&key, &record, Expect::Version(version))?];
+            match self.catalog.commit(commit).await {
+                Ok(_) => return Ok(record),
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(CatalogError::Conflict { key: key.into() }.into())
+    }
+
+    /// Takes the stream's name away. `check` may refuse. The fragments are deleted after this, then
+    /// [`Records::deleted`] is called.
+    pub async fn delete(
+        &self,
+        arn: &StreamArn,
+        check: impl Fn(&StreamRecord) -> Result<(), ControlError>,
+    ) -> Result<(), ControlError> {
+        let key = record_key(&arn.name);
+        for _ in 0..TRIES {
+            let (version, record) = self.current(arn).await?;
+            check(&record)?;
+            let owner = Owner {
+                account: arn.name.account.to_string(),
+                region: arn.name.region.to_string(),
+                name: arn.name.name.clone(),
+                deleting: true,
+            };
+            let commit = vec![
+                Change::remove(&key, version),
+                put_json(owner_key(StreamId(record.id)), &owner, Expect::Any)?,
+            ];
+            match self.catalog.commit(commit).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(CatalogError::Conflict { key: key.into() }.into())
+    }
+
+    /// The fragments of a deleted stream are gone.
+    pub async fn deleted(&self, id: StreamId) -> Result<(), CatalogError> {
+        let key = owner_key(id).into();
+        let expect = Expect::Any;
+        self.catalog
+            .commit(vec![Change::Delete { key, expect }])
+            .await
+            .map(drop)
+    }
+
+    async fn current(&self, arn: &StreamArn) -> Result<(u64, StreamRecord), ControlError> {
+        let found = get_json::<StreamRecord>(&*self.catalog, record_key(&arn.name)).await?;
+        let found = found.filter(|entry| entry.value.created_ms == arn.created_ms);
+        found
+            .map(|entry| (entry.version, entry.value))
+            .ok_or(ControlError::NotFound)
+    }
+}
