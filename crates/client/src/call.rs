@@ -1,0 +1,299 @@
+//! One JSON call at a time, over connections that are kept.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use auth::sign::payload_hash;
+use auth::{Credentials, RequestHead, Scope};
+use base::{Clock, Region};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::endpoint::Endpoint;
+use crate::error::{Answer, ClientError};
+use crate::transport::{RequestBody, Sender, connect, trust};
+
+/// Largest answer that is gathered: GetRecords answers up to 10 MiB of data, a third more as base64.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Idle connections that are kept.
+const IDLE_MAX: usize = 16;
+
+/// A service whose operations are called by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Kinesis Video Streams, all of its models.
+    KinesisVideo,
+    /// Kinesis Data Streams.
+    Kinesis,
+    /// Rekognition.
+    Rekognition,
+}
+
+impl Service {
+    pub(crate) fn signing_name(self) -> &'static str {
+        match self {
+            Service::KinesisVideo => "kinesisvideo",
+            Service::Kinesis => "kinesis",
+            Service::Rekognition => "rekognition",
+        }
+    }
+
+    /// Path, content type and `X-Amz-Target` of an operation.
+    fn address(self, operation: &str) -> (String, &'static str, Option<String>) {
+        const JSON_1_1: &str = "application/x-amz-json-1.1";
+        match self {
+            Service::KinesisVideo => (kinesis_video_path(operation), "application/json", None),
+            Service::Kinesis => ("/".to_owned(), JSON_1_1, Some(format!("Kinesis_20131202.{operation}"))),
+            Service::Rekognition => (
+                "/".to_owned(),
+                JSON_1_1,
+                Some(format!("RekognitionService.{operation}")),
+            ),
+        }
+    }
+}
+
+/// The name with a small first letter, but for three operations whose path keeps the capital.
+fn kinesis_video_path(operation: &str) -> String {
+    if matches!(operation, "TagResource" | "UntagResource" | "ListTagsForResource") {
+        return format!("/{operation}");
+    }
+    let (first, rest) = operation.split_at_checked(1).unwrap_or((operation, ""));
+    format!("/{}{rest}", first.to_ascii_lowercase())
+}
+
+/// Where to call, and as whom.
+#[derive(Clone)]
+pub struct ClientConfig {
+    /// The server.
+    pub endpoint: Endpoint,
+    /// The region of the signature's scope.
+    pub region: Region,
+    /// Whose key signs.
+    pub credentials: Credentials,
+    /// Certificates to trust, as PEM; needed for `https`.
+    pub ca_pem: Option<Vec<u8>>,
+    /// How long one call may take.
+    pub timeout: Duration,
+}
+
+/// A client; cheap to clone, and clones share connections.
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) config: Arc<ClientConfig>,
+    pub(crate) tls: Option<TlsConnector>,
+    clock: Arc<dyn Clock>,
+    idle: Arc<Mutex<Vec<Sender>>>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("endpoint", &self.config.endpoint)
+            .field("region", &self.config.region)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client. Opens no connection yet. Fails when the certificates cannot be read.
+    pub fn new(config: ClientConfig, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
+        let tls = config.ca_pem.as_deref().map(trust).transpose()?;
+        Ok(Client {
+            config: Arc::new(config),
+            tls,
+            clock,
+            idle: Arc::default(),
+        })
+    }
+
+    /// The same client for another server: the one that GetDataEndpoint named.
+    #[must_use]
+    pub fn at(&self, endpoint: Endpoint) -> Self {
+        Client {
+            config: Arc::new(ClientConfig {
+                endpoint,
+                ..ClientConfig::clone(&self.config)
+            }),
+            tls: self.tls.clone(),
+            clock: Arc::clone(&self.clock),
+            idle: Arc::default(),
+        }
+    }
+
+    /// Where it calls.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.config.endpoint
+    }
+
+    /// Its clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Calls one operation, e.g. `CreateStream`, with its input as JSON.
+    pub async fn call(&self, service: Service, operation: &str, input: &Value) -> Result<Value, ClientError> {
+        let answer = timeout(self.config.timeout, async {
+            let (response, sender) = self.send(service, operation, input).await?;
+            let answer = whole(response).await?;
+            let mut idle = self.idle.lock();
+            if idle.len() < IDLE_MAX {
+                idle.push(sender);
+            }
+            Ok::<_, ClientError>(answer)
+        })
+        .await
+        .map_err(|_| ClientError::Timeout(self.config.timeout))??;
+        if answer.is_empty() {
+            return Ok(Value::Object(serde_json::Map::new()));
+        }
+        serde_json::from_slice(&answer).map_err(|error| ClientError::Protocol(error.to_string()))
+    }
+
+    /// Sends a buffered request and gives the head of a successful answer, with the connection that carries it.
+    pub(crate) async fn send(
+        &self,
+        service: Service,
+        operation: &str,
+        input: &Value,
+    ) -> Result<(Response<Incoming>, Sender), ClientError> {
+        let (path, content_type, target) = service.address(operation);
+        let body = Bytes::from(input.to_string());
+        let mut headers = vec![("content-type".to_owned(), content_type.to_owned())];
+        headers.extend(target.map(|target| ("x-amz-target".to_owned(), target)));
+        let head = self.signed(service, &path, headers, &payload_hash(&body))?;
+        let request = |body: &Bytes| -> Request<RequestBody> {
+            let (parts, ()) = head.clone().into_parts();
+            Request::from_parts(parts, Full::new(body.clone()).boxed_unsync())
+        };
+        loop {
+            let kept = self.idle.lock().pop();
+            let reused = kept.is_some();
+            let mut sender = match kept {
+                Some(sender) => sender,
+                None => connect(&self.config.endpoint, self.tls.as_ref()).await?,
+            };
+            if sender.ready().await.is_err() && reused {
+                continue;
+            }
+            match sender.try_send_request(request(&body)).await {
+                Ok(response) => return Ok((succeeded(response).await?, sender)),
+                Err(mut error) => {
+                    // A kept connection that the server had closed meanwhile: nothing was sent.
+                    let unsent = error.take_message().is_some();
+                    if !(reused && unsent) {
+                        return Err(ClientError::Broken(error.into_error()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// A signed request head for the endpoint.
+    pub(crate) fn signed(
+        &self,
+        service: Service,
+        path: &str,
+        mut headers: Vec<(String, String)>,
+        payload_hash: &str,
+    ) -> Result<Request<()>, ClientError> {
+        headers.push(("host".to_owned(), self.config.endpoint.authority.clone()));
+        let extra = self.signature(service, path, &headers, payload_hash);
+        let mut request = Request::post(path);
+        for (name, value) in headers
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.as_str()))
+            .chain(extra.iter().map(|(n, v)| (n.as_str(), v.as_str())))
+        {
+            let name = HeaderName::try_from(name).map_err(http::Error::from)?;
+            let value = HeaderValue::try_from(value).map_err(http::Error::from)?;
+            request = request.header(name, value);
+        }
+        Ok(request.body(())?)
+    }
+}
+
+impl Client {
+    /// The headers that sign a POST.
+    fn signature(
+        &self,
+        service: Service,
+        path: &str,
+        headers: &[(String, String)],
+        payload_hash: &str,
+    ) -> Vec<(String, String)> {
+        let pairs: Vec<(&str, &[u8])> = headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
+        let head = RequestHead {
+            method: "POST",
+            path,
+            query: "",
+            headers: &pairs,
+            local_port: None,
+            also_hosts: &[],
+        };
+        let scope = Scope {
+            region: self.config.region.as_str(),
+            service: service.signing_name(),
+        };
+        auth::sign(&head, &self.config.credentials, scope, self.clock.now(), payload_hash)
+    }
+}
+
+/// Lets a 200 through and reads what any other answer says.
+pub(crate) async fn succeeded(response: Response<Incoming>) -> Result<Response<Incoming>, ClientError> {
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let status = response.status().as_u16();
+    let named = response
+        .headers()
+        .get("x-amzn-errortype")
+        .or_else(|| response.headers().get("x-amz-errortype"))
+        .and_then(|name| name.to_str().ok())
+        .map(str::to_owned);
+    let body = whole(response).await?;
+    let json: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let text = |keys: [&str; 3]| keys.iter().find_map(|key| json.get(key)?.as_str()).map(str::to_owned);
+    let code = named.or_else(|| text(["__type", "code", "Code"])).unwrap_or_default();
+    let code = code.split(':').next().unwrap_or_default();
+    let code = code.rsplit('#').next().unwrap_or_default().to_owned();
+    let message = text(["message", "Message", "errorMessage"])
+        .unwrap_or_else(|| String::from_utf8_lossy(body.get(..body.len().min(500)).unwrap_or_default()).into_owned());
+    Err(ClientError::Refused(Answer { status, code, message }))
+}
+
+async fn whole(response: Response<Incoming>) -> Result<Bytes, ClientError> {
+    let length = response.headers().get(header::CONTENT_LENGTH).cloned();
+    Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+        .collect()
+        .await
+        .map(|body| body.to_bytes())
+        .map_err(|error| match error.downcast::<hyper::Error>() {
+            Ok(error) => ClientError::Broken(*error),
+            Err(error) => ClientError::Protocol(format!("{error} (Content-Length {length:?})")),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_follow_the_models_case_traps() {
+        assert_eq!(kinesis_video_path("CreateStream"), "/createStream");
+        assert_eq!(
+            kinesis_video_path("GetMediaForFragmentList"),
+            "/getMediaForFragmentList"
+        );
+        assert_eq!(kinesis_video_path("TagStream"), "/tagStream");
+        assert_eq!(kinesis_video_path("TagResource"), "/TagResource");
+    }
+}
