@@ -1,0 +1,83 @@
+//! What goes wrong, and how each is told to a caller.
+
+use base::{AccountId, ApiError};
+use storage::CatalogError;
+
+/// Why [`DataStreams::put`](crate::DataStreams::put) stored nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PutError {
+    /// There is no such stream, or it was deleted, or it was made anew after it was found.
+    #[error("the data stream does not exist")]
+    StreamNotFound,
+    /// A record is bigger than the stream takes.
+    #[error("a record of {bytes} bytes; the stream takes {max}")]
+    RecordTooLarge {
+        /// Its data and key.
+        bytes: usize,
+        /// The stream's limit.
+        max: usize,
+    },
+    /// No space on the device; it may be tried again when space has returned.
+    #[error("the disk is full")]
+    DiskFull,
+    /// The log failed, in words for the server's log.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<storage::Error> for PutError {
+    fn from(error: storage::Error) -> Self {
+        match error {
+            storage::Error::NotFound => PutError::StreamNotFound,
+            storage::Error::DiskFull => PutError::DiskFull,
+            other => PutError::Failed(other.to_string()),
+        }
+    }
+}
+
+/// A caller's mistake in an argument.
+pub fn invalid(message: impl Into<String>) -> ApiError {
+    ApiError::client("InvalidArgumentException", message)
+}
+
+/// The same for a stream that never was, one that was deleted, and one of somebody else.
+pub fn stream_not_found(name: &str, account: AccountId) -> ApiError {
+    ApiError::client(
+        "ResourceNotFoundException",
+        format!("Stream {name} under account {account} not found."),
+    )
+}
+
+/// A shard that the stream does not have.
+pub fn shard_not_found(shard: &str, name: &str, account: AccountId) -> ApiError {
+    ApiError::client(
+        "ResourceNotFoundException",
+        format!("Shard {shard} in stream {name} under account {account} does not exist"),
+    )
+}
+
+/// A failure of the record log while it served `name`.
+pub fn log_failure(error: storage::Error, name: &str, account: AccountId) -> ApiError {
+    match error {
+        storage::Error::NotFound => stream_not_found(name, account),
+        storage::Error::DiskFull => full(),
+        other => ApiError::server("InternalFailureException", "The records could not be reached.", other),
+    }
+}
+
+/// A failure of the catalog.
+pub fn catalog_failure(error: CatalogError) -> ApiError {
+    match error {
+        CatalogError::Full => full(),
+        other => ApiError::server("InternalFailure", "The request could not be carried out.", other),
+    }
+}
+
+fn full() -> ApiError {
+    ApiError::server(
+        "InternalFailureException",
+        "The disk of the server is full; try again when space has returned.",
+        "disk full",
+    )
+    .with_status(500)
+}
