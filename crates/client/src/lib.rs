@@ -1,5 +1,5 @@
 //! A small signed client for the APIs that Sightglass speaks: one JSON call at a time, a PutMedia connection whose
-//! acknowledgements arrive while it sends, and the body of GetMedia. The `put` and `get` commands, the benchmarks and the
+//! acknowledgements arrive while it sends, the body of GetMedia, and a player that sends a file as a camera would. The `put` and `get` commands, the benchmarks and the
 //! tests that kill the server use it; it works against AWS as well.
 //!
 //! It refuses to know the server's crates and the meaning of what it carries.
@@ -9,6 +9,7 @@ mod call;
 mod endpoint;
 mod error;
 mod media;
+mod player;
 mod transport;
 
 pub use ack::{Ack, AckParser, EventType};
@@ -16,3 +17,4 @@ pub use call::{Client, ClientConfig, Service};
 pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use error::{Answer, ClientError};
 pub use media::{Acks, MediaBytes, MediaSender, PutMedia, PutMediaOptions, StreamName, TimecodeType};
+pub use player::{Piece, Player};
