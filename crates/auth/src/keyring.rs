@@ -1,17 +1,16 @@
 //! The key ring: the master keys under which secrets, session tokens, page tokens and playback tokens are sealed. It is
 //! one file of mode 0600 in the data directory; losing it makes every stored secret unreadable, so `backup` copies it.
 
-use std::fs;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::sync::Arc;
 
+use base::{Disk, read_small, replace_small};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::RING_KEYS_MAX;
+use crate::limits::{RING_BYTES_MAX, RING_KEYS_MAX};
 
 /// The newest format of the file that this program writes.
 const FORMAT: u32 = 1;
@@ -20,27 +19,27 @@ const FORMAT: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum KeyRingError {
     /// The file could not be read or written.
-    #[error("key ring {path}: {source}")]
+    #[error("key ring {file}: {source}")]
     Io {
         /// The file.
-        path: PathBuf,
+        file: String,
         /// What the system said.
         #[source]
         source: io::Error,
     },
     /// The file is not a key ring.
-    #[error("key ring {path} is damaged: {why}; restore it from a backup, secrets sealed under it are lost without it")]
+    #[error("key ring {file} is damaged: {why}; restore it from a backup, secrets sealed under it are lost without it")]
     Damaged {
         /// The file.
-        path: PathBuf,
+        file: String,
         /// What is wrong with it.
         why: String,
     },
     /// A newer version of the program wrote it.
-    #[error("key ring {path} has format {found}; this program knows up to {FORMAT}")]
+    #[error("key ring {file} has format {found}; this program knows up to {FORMAT}")]
     Newer {
         /// The file.
-        path: PathBuf,
+        file: String,
         /// The format found.
         found: u32,
     },
@@ -70,15 +69,13 @@ pub(crate) struct MasterKey {
 
 /// The master keys, newest last: the newest seals, all of them open.
 pub struct KeyRing {
-    path: Option<PathBuf>,
+    place: Option<(Arc<dyn Disk>, String)>,
     keys: RwLock<Vec<MasterKey>>,
 }
 
 impl std::fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KeyRing")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
+        f.debug_struct("KeyRing").finish_non_exhaustive()
     }
 }
 
@@ -92,25 +89,24 @@ impl KeyRing {
     /// A ring of one fresh key that is kept nowhere: for tests and the simulation.
     pub fn ephemeral() -> Result<Self, KeyRingError> {
         Ok(KeyRing {
-            path: None,
+            place: None,
             keys: RwLock::new(vec![fresh(1)?]),
         })
     }
 
-    /// Reads the ring, or makes one of a fresh key when the file does not exist. The file is on stable storage when this
-    /// returns.
-    pub fn load_or_create(path: &Path) -> Result<Self, KeyRingError> {
-        if let Some(text) = read(path)? {
-            let keys = parse(path, &text)?;
-            return Ok(KeyRing {
-                path: Some(path.to_owned()),
-                keys: RwLock::new(keys),
-            });
-        }
-        let keys = vec![fresh(1)?];
-        store(path, &keys)?;
+    /// Reads the ring from a file, or makes one of a fresh key when there is none. The file is on stable storage when this
+    /// returns; a [`base::SystemDisk`] makes it with mode 0600.
+    pub fn load_or_create(disk: Arc<dyn Disk>, name: &str) -> Result<Self, KeyRingError> {
+        let keys = match read_small(&*disk, name, RING_BYTES_MAX).map_err(io_error(name))? {
+            Some(text) => parse(name, &text)?,
+            None => {
+                let keys = vec![fresh(1)?];
+                store(&*disk, name, &keys)?;
+                keys
+            }
+        };
         Ok(KeyRing {
-            path: Some(path.to_owned()),
+            place: Some((disk, name.to_owned())),
             keys: RwLock::new(keys),
         })
     }
@@ -123,8 +119,8 @@ impl KeyRing {
         rotated.push(fresh(next)?);
         let excess = rotated.len().saturating_sub(RING_KEYS_MAX);
         rotated.drain(..excess);
-        if let Some(path) = &self.path {
-            store(path, &rotated)?;
+        if let Some((disk, name)) = &self.place {
+            store(&**disk, name, &rotated)?;
         }
         *keys = rotated;
         Ok(())
@@ -135,8 +131,8 @@ impl KeyRing {
     pub fn forget_old(&self) -> Result<(), KeyRingError> {
         let mut keys = self.keys.write();
         let newest: Vec<MasterKey> = keys.last().copied().into_iter().collect();
-        if let Some(path) = &self.path {
-            store(path, &newest)?;
+        if let Some((disk, name)) = &self.place {
+            store(&**disk, name, &newest)?;
         }
         *keys = newest;
         Ok(())
@@ -151,15 +147,15 @@ impl KeyRing {
     }
 }
 
-fn parse(path: &Path, text: &[u8]) -> Result<Vec<MasterKey>, KeyRingError> {
+fn parse(name: &str, text: &[u8]) -> Result<Vec<MasterKey>, KeyRingError> {
     let damaged = |why: String| KeyRingError::Damaged {
-        path: path.to_owned(),
+        file: name.to_owned(),
         why,
     };
     let file: File = serde_json::from_slice(text).map_err(|e| damaged(e.to_string()))?;
     if file.format > FORMAT {
         return Err(KeyRingError::Newer {
-            path: path.to_owned(),
+            file: name.to_owned(),
             found: file.format,
         });
     }
@@ -173,99 +169,67 @@ fn decode(entry: &Entry) -> Option<MasterKey> {
     Some(MasterKey { id: entry.id, bytes })
 }
 
-fn io_error(path: &Path) -> impl Fn(io::Error) -> KeyRingError + '_ {
+fn io_error(name: &str) -> impl Fn(io::Error) -> KeyRingError + '_ {
     move |source| KeyRingError::Io {
-        path: path.to_owned(),
+        file: name.to_owned(),
         source,
     }
 }
 
-#[allow(
-    clippy::disallowed_methods,
-    reason = "a secret file of its own mode, read once at start; not part of the logs that Disk simulates"
-)]
-fn read(path: &Path) -> Result<Option<Vec<u8>>, KeyRingError> {
-    let mut text = Vec::new();
-    match fs::File::open(path) {
-        Ok(file) => file.take(1 << 20).read_to_end(&mut text).map_err(io_error(path))?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(io_error(path)(e)),
+fn store(disk: &dyn Disk, name: &str, keys: &[MasterKey]) -> Result<(), KeyRingError> {
+    let entry = |key: &MasterKey| Entry {
+        id: key.id,
+        key: STANDARD.encode(key.bytes),
     };
-    Ok(Some(text))
-}
-
-/// Writes beside, syncs, renames over, syncs the directory: the ring is the old one or the new one, never half of one.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "a secret file of its own mode, written at first start and at rotation"
-)]
-fn store(path: &Path, keys: &[MasterKey]) -> Result<(), KeyRingError> {
     let file = File {
         format: FORMAT,
-        keys: keys
-            .iter()
-            .map(|key| Entry {
-                id: key.id,
-                key: STANDARD.encode(key.bytes),
-            })
-            .collect(),
+        keys: keys.iter().map(entry).collect(),
     };
-    let text = serde_json::to_vec(&file).map_err(|e| io_error(path)(io::Error::other(e)))?;
-    let beside = path.with_extension("new");
-    let write = || {
-        let _ = fs::remove_file(&beside);
-        let mut out = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&beside)?;
-        out.write_all(&text)?;
-        out.sync_all()?;
-        fs::rename(&beside, path)?;
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-        fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-    };
-    write().map_err(io_error(path))
+    let text = serde_json::to_vec(&file).map_err(|e| io_error(name)(io::Error::other(e)))?;
+    replace_small(disk, name, &text).map_err(io_error(name))
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "tests look at the file itself")]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+
+    use base::SystemDisk;
 
     use super::*;
 
     #[test]
     fn the_ring_survives_a_restart_and_is_readable_by_its_owner_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("keyring");
-        let ring = KeyRing::load_or_create(&path).unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(SystemDisk::open(dir.path()).unwrap());
+        let open = || KeyRing::load_or_create(Arc::clone(&disk), "keyring").unwrap();
+        let ring = open();
         ring.rotate().unwrap();
         let newest = ring.newest().unwrap();
         assert_eq!(newest.id, 2);
-        let again = KeyRing::load_or_create(&path).unwrap();
+        let again = open();
         assert_eq!(again.newest().unwrap().bytes, newest.bytes);
         assert!(again.by_id(1).is_some());
-        let mode = path.metadata().unwrap().permissions().mode();
+        let mode = dir.path().join("keyring").metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         again.forget_old().unwrap();
-        assert!(KeyRing::load_or_create(&path).unwrap().by_id(1).is_none());
+        assert!(open().by_id(1).is_none());
     }
 
     #[test]
     fn a_damaged_or_newer_ring_is_refused_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("keyring");
+        let disk: Arc<dyn Disk> = Arc::new(SystemDisk::open(dir.path()).unwrap());
         for (text, newer) in [
             ("", false),
             ("{\"format\":1,\"keys\":[]}", false),
             ("{\"format\":1,\"keys\":[{\"id\":1,\"key\":\"AA==\"}]}", false),
             ("{\"format\":2,\"keys\":[]}", true),
         ] {
-            std::fs::write(&path, text).unwrap();
-            let error = KeyRing::load_or_create(&path).unwrap_err();
+            replace_small(&*disk, "keyring", text.as_bytes()).unwrap();
+            let error = KeyRing::load_or_create(Arc::clone(&disk), "keyring").unwrap_err();
             assert_eq!(matches!(error, KeyRingError::Newer { .. }), newer, "{text}");
-            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+            let kept = read_small(&*disk, "keyring", 100).unwrap();
+            assert_eq!(kept.as_deref(), Some(text.as_bytes()));
         }
     }
 }

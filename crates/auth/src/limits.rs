@@ -52,3 +52,6 @@ pub const SEALED_CHARS_MAX: usize = 64 * 1024;
 
 /// Most keys in the key ring; rotation drops the oldest beyond it. Ours.
 pub const RING_KEYS_MAX: usize = 64;
+
+/// Largest key ring file. Ours: 64 keys take 5 KiB.
+pub const RING_BYTES_MAX: usize = 64 * 1024;

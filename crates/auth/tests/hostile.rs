@@ -17,7 +17,6 @@ use auth::{AuthError, PayloadHash, payload_hash, sign};
 use base::Clock;
 use common::*;
 use proptest::prelude::*;
-use sha2::Digest;
 
 #[test]
 fn malformed_and_missing_signatures_get_their_codes() {

@@ -16,7 +16,6 @@ use std::time::Duration;
 use auth::{AuthError, Credentials, Sts, sign, sts::AssumeRole};
 use base::{AccountId, Clock};
 use common::*;
-use sha2::Digest;
 
 #[test]
 fn a_session_ends_with_its_time_its_token_or_its_parent() {

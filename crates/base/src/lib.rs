@@ -6,10 +6,12 @@ pub mod error;
 pub mod ids;
 pub mod metrics;
 pub mod service;
+pub mod small_file;
 pub mod time;
 
 pub use disk::{Disk, DiskFile, SystemDisk};
 pub use error::{ApiError, Fault};
 pub use ids::{AccountId, Region, ResourceName};
 pub use service::{Authorizer, ByteStream, Caller, Handle, Operation, Reply, Request, RequestContext, StreamError};
+pub use small_file::{read_small, replace_small};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};

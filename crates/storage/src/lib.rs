@@ -2,6 +2,7 @@
 //! a stream is a number to it. `docs/design/log.md` describes the log's format and its rules.
 
 pub mod catalog;
+pub mod datadir;
 mod error;
 mod media;
 mod memory;
@@ -14,6 +15,7 @@ pub use catalog::{
     Catalog, CatalogError, CatalogKey, Change, Entry, Expect, KeyRows, MemoryCatalog, Page, SqliteCatalog,
     SqliteOptions, Versioned,
 };
+pub use datadir::{DataDir, DataDirError, Holder};
 pub use error::{Corruption, Error, IoFailure, LimitExceeded};
 pub use media::{
     Cursor, FragmentInfo, FragmentQuery, FragmentRange, FragmentSink, FragmentSummary, FrameEntry, MediaStore,

@@ -474,7 +474,8 @@ fn a_newer_or_foreign_file_is_refused_and_left_as_it_is() {
 async fn access_keys_are_kept_sealed_and_revoked_for_every_process() {
     let dir = tempfile::tempdir().unwrap();
     let rows = || Arc::new(KeyRows::new(Arc::new(sqlite(dir.path()))));
-    let ring = Arc::new(auth::KeyRing::load_or_create(&dir.path().join("keyring")).unwrap());
+    let disk = Arc::new(base::SystemDisk::open(dir.path()).unwrap());
+    let ring = Arc::new(auth::KeyRing::load_or_create(disk, "keyring").unwrap());
     let clock = ManualClock::at(Timestamp::from_millis(1_795_347_223_000));
     let root = auth::Credentials::generate().unwrap();
     let open = || {
