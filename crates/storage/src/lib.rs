@@ -4,6 +4,8 @@
 pub mod catalog;
 pub mod datadir;
 mod error;
+mod index;
+pub mod limits;
 mod media;
 mod memory;
 mod number;
@@ -21,7 +23,7 @@ pub use media::{
     Cursor, FragmentInfo, FragmentQuery, FragmentRange, FragmentSink, FragmentSummary, FrameEntry, MediaStore,
     TimeAxis, Usage,
 };
-pub use memory::MemoryOptions;
+pub use memory::{MemoryMediaStore, MemoryOptions};
 pub use number::{FragmentNumber, InvalidFragmentNumber, InvalidSequenceNumber, SequenceNumber, StreamId};
 pub use options::{LogOptions, OnFatal};
 pub use records::{NewRecord, Position, ReadBatch, RecordLog, ShardId, StoredRecord};
