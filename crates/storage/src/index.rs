@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use base::Timestamp;
 
 use crate::FragmentNumber;
+use crate::control::RangeSet;
 use crate::limits::LIST_LIMIT_MAX;
 use crate::media::{Cursor, FragmentInfo, FragmentQuery, FragmentRange, TimeAxis, Usage};
 
@@ -143,6 +144,11 @@ impl<P: Clone> StreamIndex<P> {
         }
     }
 
+    /// The fragment with the n-th lowest number.
+    pub fn nth(&self, n: usize) -> Option<&FragmentInfo> {
+        self.by_number.get(n).map(|e| &e.info)
+    }
+
     pub fn entries(&self) -> impl Iterator<Item = &Entry<P>> {
         self.by_number.iter()
     }
@@ -167,9 +173,21 @@ impl<P: Clone> StreamIndex<P> {
         positions
     }
 
-    /// The lowest position that is held, or the next one.
-    pub fn lowest_position(&self) -> u64 {
-        self.by_position.front().map_or(self.next_position, |(p, _)| *p)
+    /// What must be gone so that `positions` are: they, and where they were the lowest ones, all below what is left.
+    pub fn trim_of(&self, positions: &[u64]) -> RangeSet {
+        let mut sorted = positions.to_vec();
+        sorted.sort_unstable();
+        let mut gone = RangeSet::default();
+        for position in &sorted {
+            gone.insert(*position, position + 1);
+        }
+        let kept = self
+            .by_position
+            .iter()
+            .map(|(p, _)| *p)
+            .find(|p| sorted.binary_search(p).is_err());
+        gone.insert(0, kept.unwrap_or(self.next_position));
+        gone
     }
 
     /// Removes the fragments at the given positions and returns them.
@@ -179,9 +197,9 @@ impl<P: Clone> StreamIndex<P> {
         self.remove_where(|info| sorted.binary_search(&info.position).is_ok())
     }
 
-    /// Removes the fragments below a position and those at the positions named.
-    pub fn remove_trimmed(&mut self, below: u64, also: &[u64]) -> Vec<Entry<P>> {
-        self.remove_where(|info| info.position < below || also.binary_search(&info.position).is_ok())
+    /// Removes the fragments whose positions are in `gone`.
+    pub fn remove_gone(&mut self, gone: &RangeSet) -> Vec<Entry<P>> {
+        self.remove_where(|info| gone.contains(info.position))
     }
 
     pub fn remove_older(&mut self, older_than: Timestamp) -> u64 {
@@ -324,9 +342,14 @@ mod tests {
         assert_eq!(index.remove_down_to(8), 2);
         assert_eq!(index.usage(), Usage { fragments: 1, bytes: 7 });
         assert_eq!(index.next_after(Cursor::Position(0)).map(|i| i.position), Some(2));
-        assert_eq!((index.lowest_position(), index.next_position()), (2, 4));
+        assert_eq!(index.next_position(), 4);
+        let index = three();
+        assert_eq!(index.trim_of(&[1, 3]).iter().collect::<Vec<_>>(), [(0, 2), (3, 4)]);
+        assert_eq!(index.trim_of(&[1, 2, 3]).iter().collect::<Vec<_>>(), [(0, 4)]);
         let mut index = three();
-        assert_eq!(index.remove_trimmed(1, &[2]).len(), 1);
+        let mut gone = RangeSet::default();
+        gone.insert(2, 3);
+        assert_eq!(index.remove_gone(&gone).len(), 1);
         assert_eq!(index.usage().bytes, 11);
     }
 }
