@@ -33,6 +33,7 @@ fn options() -> LogOptions {
         extent_bytes: 64 << 10,
         reserve_bytes: 64 << 10,
         punch_delay_ms: 0,
+        spare_segments: 1,
         ..LogOptions::default()
     }
 }
