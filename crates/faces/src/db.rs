@@ -132,6 +132,7 @@ impl Database {
                 },
                 created: Timestamp::from_millis(created_ms),
                 face_count: 0,
+                version: 0,
             };
             let faces = self.load_faces(&info)?;
             collections.push(LoadedCollection { info, faces });

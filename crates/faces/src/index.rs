@@ -27,6 +27,7 @@ pub(crate) struct CollectionIndex {
     /// Slots below `slots_end` that no entry has; the next one to use is last.
     free: Vec<u32>,
     slots_end: u32,
+    version: u64,
 }
 
 /// What belongs to one vector. `slot` is its place in the file.
@@ -72,11 +73,16 @@ impl CollectionIndex {
             by_id: BTreeMap::new(),
             free: Vec::new(),
             slots_end: 0,
+            version: 0,
         }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.version
     }
 
     pub(crate) fn get(&self, id: FaceId) -> Option<&Entry> {
@@ -111,6 +117,7 @@ impl CollectionIndex {
             self.free.extend(self.slots_end..entry.slot);
             self.slots_end = entry.slot.saturating_add(1);
         }
+        self.version = self.version.wrapping_add(1);
         self.by_id.insert(entry.record.face_id, self.entries.len());
         self.entries.push(entry);
         self.vectors.extend_from_slice(vector);
@@ -120,6 +127,7 @@ impl CollectionIndex {
     pub(crate) fn remove(&mut self, id: FaceId) -> Option<Entry> {
         let position = self.by_id.remove(&id)?;
         let removed = self.entries.swap_remove(position);
+        self.version = self.version.wrapping_add(1);
         let last = self.entries.len() * self.dimensions;
         let start = position * self.dimensions;
         if start != last {

@@ -4,7 +4,7 @@
 //! the connection: it commits with a full sync, then changes memory, then answers. So what a search sees is durable, and
 //! what was answered is seen by every later search. Dropping the future of a mutation does not undo it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,6 +40,8 @@ pub struct CollectionInfo {
     pub created: Timestamp,
     /// Faces in it.
     pub face_count: usize,
+    /// Grows with each face added or deleted while the server runs; the same version gives the same search results.
+    pub version: u64,
 }
 
 /// A box as ratios of the image's width and height; may reach over the edges.
@@ -161,7 +163,7 @@ pub struct FaceStore {
 }
 
 struct Shared {
-    collections: RwLock<BTreeMap<ResourceName, Arc<Collection>>>,
+    collections: RwLock<HashMap<ResourceName, Arc<Collection>>>,
     faces: AtomicUsize,
     clock: Arc<dyn Clock>,
 }
@@ -185,7 +187,7 @@ impl FaceStore {
     /// Opens or creates the file and reads every vector into memory.
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, FacesError> {
         let database = Database::open(path)?;
-        let mut collections = BTreeMap::new();
+        let mut collections = HashMap::new();
         let mut faces = 0;
         for loaded in database.load()? {
             let mut index = CollectionIndex::new(loaded.info.model.dimensions);
@@ -235,24 +237,25 @@ impl FaceStore {
         self.shared.find(key).map(|collection| collection.describe())
     }
 
-    /// Collections of one account and region by name, beginning after `after`, at most `limit`.
+    /// Collections of one account and region in the order of their ids, which is that of their creation, beginning after
+    /// the id `after` (0: at the first), at most `limit`.
     pub fn list_collections(
         &self,
         account: AccountId,
         region: &Region,
-        after: Option<&str>,
+        after: i64,
         limit: usize,
     ) -> Vec<CollectionInfo> {
-        let start = ResourceName {
-            account,
-            region: region.clone(),
-            name: after.unwrap_or_default().to_owned(),
-        };
         let collections = self.shared.collections.read();
-        let rest = collections.range((std::ops::Bound::Excluded(start), std::ops::Bound::Unbounded));
-        rest.take_while(|(key, _)| key.account == account && key.region == *region)
+        let own = collections.values().filter(|collection| {
+            let info = &collection.info;
+            info.id > after && info.key.account == account && info.key.region == *region
+        });
+        let mut page: Vec<&Arc<Collection>> = own.collect();
+        page.sort_unstable_by_key(|collection| collection.info.id);
+        page.into_iter()
             .take(limit)
-            .map(|(_, collection)| collection.describe())
+            .map(|collection| collection.describe())
             .collect()
     }
 
@@ -380,9 +383,10 @@ impl Shared {
 
 impl Collection {
     fn describe(&self) -> CollectionInfo {
-        let face_count = self.index.read().len();
+        let index = self.index.read();
         CollectionInfo {
-            face_count,
+            face_count: index.len(),
+            version: index.version(),
             ..self.info.clone()
         }
     }
@@ -437,6 +441,7 @@ impl Writer {
             key: key.clone(),
             created,
             face_count: 0,
+            version: 0,
             model,
         };
         let index = RwLock::new(CollectionIndex::new(info.model.dimensions));

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use base::{AccountId, ManualClock, ResourceName, Timestamp};
-use faces::{FaceId, FaceStore, FacesError, ImageDigest, ModelVersion, NewFace, Rect, similarity};
+use faces::{CollectionInfo, FaceId, FaceStore, FacesError, ImageDigest, ModelVersion, NewFace, Rect, similarity};
 use proptest::prelude::*;
 
 const MODEL: &str = "test-model";
@@ -66,6 +66,10 @@ async fn add(store: &FaceStore, name: &str, image: &[u8], external: Option<&str>
     added[0].record.face_id
 }
 
+fn without_version(info: CollectionInfo) -> CollectionInfo {
+    CollectionInfo { version: 0, ..info }
+}
+
 #[tokio::test]
 async fn a_collection_and_its_faces_are_the_same_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
@@ -86,14 +90,14 @@ async fn a_collection_and_its_faces_are_the_same_after_a_restart() {
             .await;
         }
         (
-            store.describe(&key("staff")).unwrap(),
+            without_version(store.describe(&key("staff")).unwrap()),
             store.list_faces(&key("staff"), None, 1000, &[]).unwrap(),
             store.search(&key("staff"), MODEL, &vectors[7], 0.0, 50).unwrap(),
         )
     };
     assert_eq!((described.face_count, listed.len(), found.len()), (300, 300, 50));
     let store = open(directory.path());
-    assert_eq!(store.describe(&key("staff")).unwrap(), described);
+    assert_eq!(without_version(store.describe(&key("staff")).unwrap()), described);
     assert_eq!(store.list_faces(&key("staff"), None, 1000, &[]).unwrap(), listed);
     assert_eq!(store.search(&key("staff"), MODEL, &vectors[7], 0.0, 50).unwrap(), found);
 }
@@ -149,12 +153,14 @@ async fn names_are_apart_by_account_and_region_and_an_old_collection_never_comes
         store.create_collection(key(name), model(2)).await.unwrap();
     }
     let region = key("x").region;
-    let page = |after, limit| -> Vec<String> {
+    let page = |after, limit| -> (Vec<String>, i64) {
         let page = store.list_collections(AccountId::DEFAULT, &region, after, limit);
-        page.into_iter().map(|info| info.key.name).collect()
+        let last = page.last().map_or(after, |info| info.id);
+        (page.into_iter().map(|info| info.key.name).collect(), last)
     };
-    assert_eq!(page(None, 2), ["w", "x"]);
-    assert_eq!(page(Some("x"), 9), ["y", "z"]);
+    let (first, last) = page(0, 2);
+    assert_eq!(first, ["x", "w"]);
+    assert_eq!(page(last, 9).0, ["y", "z"]);
     add(&store, "x", b"1", None, vec![1.0, 0.0]).await;
     store.delete_collection(key("x")).await.unwrap();
     assert!(matches!(

@@ -1,1 +1,23 @@
-//! Rekognition: collections, images and stream processors.
+//! Rekognition: collections of faces, faces in images, and stream processors that search the faces of a video stream and
+//! write what they find to a data stream.
+//!
+//! It stands on `faces` (who resembles whom), `vision` (where faces are in a picture), `video-streams` (frames) and
+//! `data-streams` (records), each behind a small trait of [`ports`], so that its rules can be tested without a camera or a
+//! model. It knows no HTTP, no codec and no storage format.
+//!
+//! What differs from AWS: images come as bytes alone (there is no S3 yet); the attributes that no model here can tell
+//! (age, emotion, glasses and so on) are left out; processors search faces, not labels; users are another day's work.
+
+mod collections;
+mod error;
+mod face_operations;
+mod images;
+pub mod limits;
+pub mod ports;
+pub mod processors;
+mod quality;
+mod service;
+mod shapes;
+mod token;
+
+pub use service::{Parts, Rekognition};

@@ -1,0 +1,58 @@
+//! What this service refuses to exceed, each with its source.
+
+use std::time::Duration;
+
+/// Bytes of an image sent in a request (service model: `ImageBlob` ends at 5,242,880).
+pub const IMAGE_BYTES_MAX: usize = 5_242_880;
+
+/// Faces that one image operation reports or indexes (AWS: the 100 largest).
+pub const FACES_PER_IMAGE_MAX: usize = 100;
+
+/// Matches that one search returns (service model: `MaxFaces` ends at 4096).
+pub const MATCHES_MAX: usize = 4096;
+
+/// The threshold that holds where a request names none (service model).
+pub const FACE_MATCH_THRESHOLD_DEFAULT: f32 = 80.0;
+
+/// A stream processor raises a lower threshold to this (service model).
+pub const PROCESSOR_THRESHOLD_MIN: f32 = 80.0;
+
+/// Items of one page of a listing (service model: `PageSize` ends at 4096) and the number where a request names none.
+pub const PAGE_MAX: usize = 4096;
+/// See [`PAGE_MAX`].
+pub const PAGE_DEFAULT: usize = 1000;
+
+/// Stream processors of one account and region. AWS allows 10 for face search; here only memory is at stake, some
+/// kilobytes each while stopped.
+pub const PROCESSORS_MAX: usize = 1000;
+
+/// Matches that a processor writes for each face, best first. A hundred faces with ten matches each stay well below the
+/// 1 MiB of a data record.
+pub const MATCHES_PER_RECORDED_FACE_MAX: usize = 10;
+
+/// Collections larger than this are searched on a blocking thread: beyond it a search takes more than about a millisecond.
+pub const INLINE_SEARCH_FACES_MAX: usize = 20_000;
+
+/// Tracks whose search result a processor keeps.
+pub const CACHED_TRACKS_MAX: usize = 256;
+
+/// Frames that a processor has handed to vision and not yet heard of. Vision itself queues fewer.
+pub const FRAMES_IN_FLIGHT_MAX: usize = 4096;
+
+/// Records that wait for the data stream; recording waits beyond it.
+pub const QUEUED_RECORDS_MAX: usize = 64;
+
+/// Fragments whose records are remembered until it is known whether the fragment was stored.
+pub const OPEN_FRAGMENTS_MAX: usize = 128;
+
+/// How often a processor's position is saved at most. After a crash at most this much is analysed twice.
+pub const POSITION_SAVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often a processor looks whether its collection and its output are still there.
+pub const RESOURCE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The pause before something that failed for a moment (a worker, a disk) is tried again.
+pub const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Analysed frames a second that `sightglass:max_rate` may ask for.
+pub const MAX_RATE_RANGE: std::ops::RangeInclusive<f32> = 0.01..=1000.0;

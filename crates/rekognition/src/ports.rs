@@ -1,0 +1,183 @@
+//! What this service needs of the rooms below, as small traits: [`Vision`] for pictures, [`VideoSource`] for frames,
+//! [`RecordSink`] for records. Each is implemented by the room's own service, and by a deterministic fake in the tests.
+
+use async_trait::async_trait;
+use base::{AccountId, ResourceName};
+use bytes::Bytes;
+use data_streams::{DataStreams, PutError};
+use faces::ModelVersion;
+use storage::StreamId;
+use video_streams::VideoStreams;
+use video_streams::consumer::{Consumer, ConsumerError, Event, StartAt, StreamRef};
+use vision::{
+    Frame, FrameOutcome, FrameSender, ImageAnalysis, ImageError, ImageOptions, Mode, OpenError, ResultReceiver,
+    SendReport, SessionClosed, SessionConfig, VisionPool,
+};
+
+/// Finds and reads faces.
+#[async_trait]
+pub trait Vision: Send + Sync + 'static {
+    /// The embedding model in use and the length of its vectors.
+    fn model(&self) -> ModelVersion;
+
+    /// Finds the faces of a JPEG or PNG image.
+    async fn analyze_image(
+        &self,
+        account: AccountId,
+        image: Bytes,
+        options: ImageOptions,
+    ) -> Result<ImageAnalysis, ImageError>;
+
+    /// Opens a session for one camera's frames.
+    fn open_session(&self, config: SessionConfig) -> Result<VisionSession, OpenError>;
+}
+
+/// The two ends of a session.
+pub type VisionSession = (Box<dyn FrameSink>, Box<dyn OutcomeSource>);
+
+/// See [`vision::FrameSender`].
+#[async_trait]
+pub trait FrameSink: Send {
+    /// Hands a frame over.
+    async fn send(&mut self, frame: Frame) -> Result<SendReport, SessionClosed>;
+
+    /// Switches between catching up and live.
+    fn set_mode(&mut self, mode: Mode);
+
+    /// Frames were lost before the next one.
+    fn mark_gap(&mut self);
+}
+
+/// See [`vision::ResultReceiver`].
+#[async_trait]
+pub trait OutcomeSource: Send {
+    /// The next outcome; `None` when the sender was dropped and every frame has had its outcome. Cancel safe.
+    async fn next(&mut self) -> Option<FrameOutcome>;
+}
+
+#[async_trait]
+impl Vision for VisionPool {
+    fn model(&self) -> ModelVersion {
+        ModelVersion {
+            id: self.model_version(),
+            dimensions: self.embedding_len(),
+        }
+    }
+
+    async fn analyze_image(
+        &self,
+        account: AccountId,
+        image: Bytes,
+        options: ImageOptions,
+    ) -> Result<ImageAnalysis, ImageError> {
+        VisionPool::analyze_image(self, account, image, options).await
+    }
+
+    fn open_session(&self, config: SessionConfig) -> Result<VisionSession, OpenError> {
+        let (sender, receiver) = VisionPool::open_session(self, config)?;
+        Ok((Box::new(sender), Box::new(receiver)))
+    }
+}
+
+#[async_trait]
+impl FrameSink for FrameSender {
+    async fn send(&mut self, frame: Frame) -> Result<SendReport, SessionClosed> {
+        FrameSender::send(self, frame).await
+    }
+
+    fn set_mode(&mut self, mode: Mode) {
+        FrameSender::set_mode(self, mode);
+    }
+
+    fn mark_gap(&mut self) {
+        FrameSender::mark_gap(self);
+    }
+}
+
+#[async_trait]
+impl OutcomeSource for ResultReceiver {
+    async fn next(&mut self) -> Option<FrameOutcome> {
+        ResultReceiver::next(self).await
+    }
+}
+
+/// The frames of video streams.
+#[async_trait]
+pub trait VideoSource: Send + Sync + 'static {
+    /// Follows a stream: first what is stored from `start` on, then each frame as it arrives.
+    async fn open(&self, stream: &StreamRef, start: StartAt) -> Result<Box<dyn Feed>, ConsumerError>;
+}
+
+/// See [`video_streams::consumer::Consumer`].
+#[async_trait]
+pub trait Feed: Send {
+    /// The next event. Cancel safe.
+    async fn next(&mut self) -> Result<Event, ConsumerError>;
+}
+
+#[async_trait]
+impl VideoSource for VideoStreams {
+    async fn open(&self, stream: &StreamRef, start: StartAt) -> Result<Box<dyn Feed>, ConsumerError> {
+        let consumer = self.open_consumer(stream, start).await?;
+        Ok(Box::new(consumer))
+    }
+}
+
+#[async_trait]
+impl Feed for Consumer {
+    async fn next(&mut self) -> Result<Event, ConsumerError> {
+        Consumer::next(self).await
+    }
+}
+
+/// A record cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SinkError {
+    /// There is no such data stream, or it was deleted.
+    #[error("the data stream does not exist")]
+    StreamGone,
+    /// A record that the stream will never take, in words for the log. Nothing of the call was written.
+    #[error("{0}")]
+    Refused(String),
+    /// Something that may pass, in words for the log.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Data streams to write to.
+#[async_trait]
+pub trait RecordSink: Send + Sync + 'static {
+    /// Finds a stream by name; `None` if there is none. A stream made anew under its name has another id.
+    async fn find(&self, stream: &ResourceName) -> Result<Option<StreamId>, SinkError>;
+
+    /// Writes records under one partition key, in their order. Answers when they are durable and can be read.
+    async fn put(
+        &self,
+        stream: &ResourceName,
+        id: StreamId,
+        partition_key: &str,
+        records: Vec<Bytes>,
+    ) -> Result<(), SinkError>;
+}
+
+#[async_trait]
+impl RecordSink for DataStreams {
+    async fn find(&self, stream: &ResourceName) -> Result<Option<StreamId>, SinkError> {
+        Ok(DataStreams::find(self, stream))
+    }
+
+    async fn put(
+        &self,
+        stream: &ResourceName,
+        id: StreamId,
+        partition_key: &str,
+        records: Vec<Bytes>,
+    ) -> Result<(), SinkError> {
+        let put = DataStreams::put(self, stream, id, partition_key, records).await;
+        put.map(drop).map_err(|error| match error {
+            PutError::StreamNotFound => SinkError::StreamGone,
+            PutError::RecordTooLarge { .. } => SinkError::Refused(error.to_string()),
+            PutError::DiskFull | PutError::Failed(_) => SinkError::Failed(error.to_string()),
+        })
+    }
+}

@@ -1,0 +1,98 @@
+//! The service: what it is made of, and what its operations share.
+
+use std::sync::Arc;
+
+use base::metrics::{MetricError, Metrics};
+use base::{Clock, RequestContext, ResourceName};
+use faces::FaceStore;
+use storage::Catalog;
+use wire::Registry;
+use wire::rekognition::op;
+
+use crate::limits;
+use crate::ports::{RecordSink, VideoSource, Vision};
+use crate::processors::Processors;
+
+/// What the service stands on.
+pub struct Parts {
+    /// Collections.
+    pub faces: Arc<FaceStore>,
+    /// Pictures.
+    pub vision: Arc<dyn Vision>,
+    /// Video streams.
+    pub video: Arc<dyn VideoSource>,
+    /// Data streams.
+    pub records: Arc<dyn RecordSink>,
+    /// Where processors are kept.
+    pub catalog: Arc<dyn Catalog>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The metrics registry.
+    pub metrics: Metrics,
+}
+
+/// Implements `base::Handle` for the operations of `wire::rekognition` that this version has.
+pub struct Rekognition {
+    pub(crate) faces: Arc<FaceStore>,
+    pub(crate) vision: Arc<dyn Vision>,
+    pub(crate) processors: Arc<Processors>,
+}
+
+impl Rekognition {
+    /// Makes the service. Call [`Rekognition::resume`] once the video and data streams serve.
+    pub fn new(parts: Parts) -> Result<Self, MetricError> {
+        Ok(Rekognition {
+            faces: parts.faces.clone(),
+            vision: parts.vision.clone(),
+            processors: Processors::new(parts)?,
+        })
+    }
+
+    /// Lets the registry call this service.
+    pub fn register(self: &Arc<Self>, registry: &mut Registry) {
+        registry
+            .register::<op::CreateCollection, _>(self)
+            .register::<op::DescribeCollection, _>(self)
+            .register::<op::ListCollections, _>(self)
+            .register::<op::DeleteCollection, _>(self)
+            .register::<op::IndexFaces, _>(self)
+            .register::<op::ListFaces, _>(self)
+            .register::<op::DeleteFaces, _>(self)
+            .register::<op::SearchFaces, _>(self)
+            .register::<op::SearchFacesByImage, _>(self)
+            .register::<op::DetectFaces, _>(self)
+            .register::<op::CreateStreamProcessor, _>(self)
+            .register::<op::DescribeStreamProcessor, _>(self)
+            .register::<op::ListStreamProcessors, _>(self)
+            .register::<op::StartStreamProcessor, _>(self)
+            .register::<op::StopStreamProcessor, _>(self)
+            .register::<op::UpdateStreamProcessor, _>(self)
+            .register::<op::DeleteStreamProcessor, _>(self);
+    }
+
+    /// Starts the processors again that ran when the server ended, each after its last recorded frame. Must be called
+    /// within a tokio runtime; returns when every one of them has been started.
+    pub async fn resume(&self) -> Result<(), storage::CatalogError> {
+        self.processors.resume_all().await
+    }
+
+    /// Ends every run and saves its position; the processors stay RUNNING and go on at the next start.
+    pub async fn shutdown(&self) {
+        self.processors.shutdown().await;
+    }
+}
+
+/// The resource of this name in the caller's account and region.
+pub(crate) fn owned(context: &RequestContext, name: String) -> ResourceName {
+    ResourceName {
+        account: context.caller.account,
+        region: context.caller.region.clone(),
+        name,
+    }
+}
+
+/// How many items a page has at most.
+pub(crate) fn page_size(requested: Option<i32>) -> usize {
+    let requested = requested.and_then(|size| usize::try_from(size).ok());
+    requested.unwrap_or(limits::PAGE_DEFAULT).clamp(1, limits::PAGE_MAX)
+}
