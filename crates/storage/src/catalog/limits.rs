@@ -26,3 +26,7 @@ pub const CATALOG_QUEUE_MAX: usize = 256;
 
 /// Most commits that share one transaction, and so one sync.
 pub const CATALOG_GROUP_MAX: usize = 128;
+
+/// Space set aside for deletions on a full disk. Twice what SQLite gathers in its write-ahead log (1000 pages) before it
+/// moves it into the file, because both may have to grow.
+pub const CATALOG_RESERVE_BYTES: u64 = 8 << 20;

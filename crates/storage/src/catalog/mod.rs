@@ -10,6 +10,7 @@ mod key;
 mod key_table;
 mod limits;
 mod memory;
+mod reserve;
 mod sqlite;
 
 use async_trait::async_trait;

@@ -15,6 +15,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionB
 use tokio::sync::{mpsc, oneshot};
 
 use super::limits::{CATALOG_GROUP_MAX, CATALOG_PAGE_BYTES_MAX, CATALOG_QUEUE_MAX};
+use super::reserve::{Reserve, frees};
 use super::{Catalog, CatalogError, Change, Expect, Page, Versioned, check_commit, check_key, check_page};
 
 /// Marks the file as ours ("SGct").
@@ -66,18 +67,25 @@ pub struct SqliteCatalog {
 }
 
 fn engine(error: &rusqlite::Error) -> CatalogError {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => CatalogError::Full,
-        _ => CatalogError::Engine(error.to_string()),
+    if is_full(error) {
+        return CatalogError::Full;
     }
+    CatalogError::Engine(error.to_string())
+}
+
+/// No space; growing the index of the write-ahead log says so in a code of its own.
+fn is_full(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|e| e.extended_code);
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull) || code == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
 }
 
 /// True when the device failed, so that nobody knows what it holds.
 fn is_fatal(error: &rusqlite::Error) -> bool {
-    matches!(
+    let failed = matches!(
         error.sqlite_error_code(),
         Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-    )
+    );
+    failed && !is_full(error)
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
@@ -90,7 +98,14 @@ fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
 impl SqliteCatalog {
     /// Opens the file, or makes it. A file of a newer schema is refused, an older one is brought up to date.
     pub fn open(path: &Path, options: SqliteOptions) -> Result<Self, CatalogError> {
-        let writer = open_writer(path)?;
+        let mut reserve = Reserve::of(path);
+        let writer = match open_writer(path) {
+            Err(CatalogError::Full) => {
+                reserve.give_up();
+                open_writer(path)?
+            }
+            other => other?,
+        };
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
         let readers = [(); 2].map(|()| connect(path, flags).map_err(|e| engine(&e)));
         let (writes, write_queue) = mpsc::channel(CATALOG_QUEUE_MAX);
@@ -99,7 +114,7 @@ impl SqliteCatalog {
         let transactions = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&transactions);
         let mut threads = vec![spawn("catalog-write", move || {
-            write_loop(writer, write_queue, &options, &counter);
+            write_loop(writer, write_queue, reserve, &options, &counter);
         })?];
         for reader in readers {
             let (reader, queue) = (reader?, Arc::clone(&read_queue));
@@ -233,9 +248,8 @@ fn prepare(connection: &mut Connection) -> Result<(), CatalogError> {
         .map_err(|e| engine(&e))?;
     if schema == 0 {
         create(connection).map_err(|e| engine(&e))?;
-        make_room(connection).map_err(|e| engine(&e))?;
     }
-    Ok(())
+    make_room(connection).map_err(|e| engine(&e))
 }
 
 fn create(connection: &mut Connection) -> rusqlite::Result<()> {
@@ -250,11 +264,12 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Grows the file once and leaves the room free inside it, so that deletions and small changes still find place when the
-/// disk is full.
+/// Grows the write-ahead log, which is made anew at every start, and leaves free pages in the file: while the disk is full
+/// the log's blocks are written over.
 fn make_room(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
-        "CREATE TABLE room (bytes BLOB) STRICT; INSERT INTO room VALUES (zeroblob(1048576)); DROP TABLE room;",
+        "BEGIN IMMEDIATE; CREATE TABLE room (bytes BLOB) STRICT; INSERT INTO room VALUES (zeroblob(524288)); COMMIT;
+         DROP TABLE room;",
     )?;
     connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))
 }
@@ -262,6 +277,7 @@ fn make_room(connection: &Connection) -> rusqlite::Result<()> {
 fn write_loop(
     mut connection: Connection,
     mut queue: mpsc::Receiver<Write>,
+    mut reserve: Reserve,
     options: &SqliteOptions,
     transactions: &AtomicU64,
 ) {
@@ -272,7 +288,7 @@ fn write_loop(
             group.push(next);
         }
         transactions.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = write_group(&mut connection, group) {
+        if let Err(error) = write_group(&mut connection, &mut reserve, group) {
             (options.on_fatal)(&error);
             // Whoever waits or comes later finds the queue closed; recovery at the next start decides what happened.
             return;
@@ -281,12 +297,13 @@ fn write_loop(
 }
 
 /// Writes a group in one transaction and answers it. An error means that the device failed.
-fn write_group(connection: &mut Connection, group: Vec<Write>) -> Result<(), CatalogError> {
+fn write_group(connection: &mut Connection, reserve: &mut Reserve, mut group: Vec<Write>) -> Result<(), CatalogError> {
+    if !reserve.take() {
+        group = refuse_additions(group);
+    }
     let error = match transact(connection, &group) {
         Ok(results) => {
-            for (write, result) in group.into_iter().zip(results) {
-                let _ = write.answer.send(result);
-            }
+            answer(group, results);
             return Ok(());
         }
         Err(error) => error,
@@ -298,15 +315,41 @@ fn write_group(connection: &mut Connection, group: Vec<Write>) -> Result<(), Cat
             .for_each(|write| drop(write.answer.send(Err(closed.clone()))));
         return Err(closed);
     }
-    // Out of space: what the log holds moves into the file, then each commit is tried alone, so that a deletion is not
-    // refused for the sake of its neighbour's insertion.
-    let _ = connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
-    for write in group {
+    if is_full(&error) {
+        reserve.give_up();
+        group = refuse_additions(group);
+        // What the write-ahead log holds moves into the file, so that the log's own space can be used again.
+        let _ = connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
+    }
+    one_by_one(connection, group)
+}
+
+fn answer(group: Vec<Write>, results: Vec<Result<u64, CatalogError>>) {
+    for (write, result) in group.into_iter().zip(results) {
+        let _ = write.answer.send(result);
+    }
+}
+
+/// While the disk is full, what would only take more space is refused; gives the rest.
+fn refuse_additions(group: Vec<Write>) -> Vec<Write> {
+    let (rest, refused): (Vec<_>, Vec<_>) = group.into_iter().partition(|write| frees(&write.changes));
+    for write in refused {
+        let _ = write.answer.send(Err(CatalogError::Full));
+    }
+    rest
+}
+
+/// Each commit in a transaction of its own, so that none fails for the sake of its neighbour.
+fn one_by_one(connection: &mut Connection, group: Vec<Write>) -> Result<(), CatalogError> {
+    let mut waiting = group.into_iter();
+    while let Some(write) = waiting.next() {
         let result = match transact(connection, std::slice::from_ref(&write)) {
             Ok(mut results) => results.pop().unwrap_or_else(|| Err(closed())),
             Err(error) if is_fatal(&error) => {
                 let closed = CatalogError::Closed(error.to_string());
-                let _ = write.answer.send(Err(closed.clone()));
+                for write in std::iter::once(write).chain(waiting) {
+                    let _ = write.answer.send(Err(closed.clone()));
+                }
                 return Err(closed);
             }
             Err(error) => Err(engine(&error)),
