@@ -9,7 +9,7 @@ BIN    := target/release/sightglass
 WORKER := target/release/vision-worker
 export SIGHTGLASS_MODELS := $(abspath $(MODELS))
 
-.PHONY: help demo test lint bench build worker models codegen audit killtest clean
+.PHONY: help demo test lint bench build worker models codegen audit killtest fuzz clean
 
 help: ## Show the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ bench: build models $(VENV)/.bench ## The figures: each program prints a ratio m
 killtest: ## Kill the server under load and compare with the producers' ledger (ROUNDS=25)
 	cargo build --release -p sightglass -p bench
 	target/release/killtest --rounds $(or $(ROUNDS),25) --sightglass $(BIN)
+
+fuzz: ## Fuzz one parser or all, libFuzzer where there is a nightly compiler (TARGET=, SECONDS=30)
+	fuzz/run "$(TARGET)" $(or $(SECONDS),30)
 
 build: .cache/packages ## Release binaries of the server and the vision worker
 	cargo build --release -p sightglass

@@ -1,14 +1,31 @@
 //! The logs, the catalog and fsck: what is kept, and the promise when it is durable. It knows no service and no protocol;
 //! a stream is a number to it. `docs/design/log.md` describes the log's format and its rules.
 
+mod buffer;
 pub mod catalog;
+mod control;
 pub mod datadir;
 mod error;
+mod frame;
+mod index;
+mod lane;
+mod lane_records;
+mod lane_write;
+pub mod limits;
 mod media;
+mod media_log;
 mod memory;
 mod number;
 mod options;
+mod payload;
+mod plan;
+mod queue;
+mod read;
+mod record_log;
 mod records;
+mod recover;
+mod scan;
+mod state;
 mod store;
 
 pub use catalog::{
@@ -21,7 +38,7 @@ pub use media::{
     Cursor, FragmentInfo, FragmentQuery, FragmentRange, FragmentSink, FragmentSummary, FrameEntry, MediaStore,
     TimeAxis, Usage,
 };
-pub use memory::MemoryOptions;
+pub use memory::{MemoryMediaStore, MemoryOptions};
 pub use number::{FragmentNumber, InvalidFragmentNumber, InvalidSequenceNumber, SequenceNumber, StreamId};
 pub use options::{LogOptions, OnFatal};
 pub use records::{NewRecord, Position, ReadBatch, RecordLog, ShardId, StoredRecord};

@@ -32,6 +32,8 @@ pub struct LogOptions {
     pub spare_segments: usize,
     /// How long dead space waits for the rest of its segment before a hole is punched.
     pub punch_delay_ms: i64,
+    /// Bytes set aside per lane, so that trims and deletions can be logged on a full disk.
+    pub reserve_bytes: u64,
     /// Seed of random parts (segment salts, the random bits of fragment numbers).
     pub seed: u64,
     /// See [`OnFatal`].
@@ -51,6 +53,7 @@ impl Default for LogOptions {
             number_block: 1000,
             spare_segments: 4,
             punch_delay_ms: 10_000,
+            reserve_bytes: 1 << 20,
             seed: fastrand::u64(..),
             on_fatal: Arc::new(|error| tracing::error!(%error, "the log has stopped")),
         }

@@ -1,0 +1,76 @@
+//! The system's own counters, and figures out of samples.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::Failure;
+
+/// CPU seconds that a process has used, its threads included.
+pub fn cpu_seconds(pid: u32) -> Result<f64, Failure> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The command's name may hold anything; the numbers follow its last parenthesis.
+    let numbers = stat.rsplit(')').next().unwrap_or_default();
+    let field = |index: usize| numbers.split_whitespace().nth(index)?.parse::<f64>().ok();
+    let (user, system) = field(11).zip(field(12)).ok_or("unreadable /proc/PID/stat")?;
+    Ok((user + system) / 100.0)
+}
+
+/// A line of `/proc/PID/status` such as `VmRSS`, in bytes.
+pub fn memory_bytes(pid: u32, key: &str) -> Result<u64, Failure> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))
+        .ok_or_else(|| format!("no {key} in /proc/PID/status"))?;
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kib * 1024)
+}
+
+/// The value at a quantile of samples, by nearest rank; zero when there are none.
+pub fn quantile(samples: &mut [Duration], quantile: f64) -> Duration {
+    samples.sort_unstable();
+    let rank = ((samples.len() as f64 * quantile).ceil() as usize).clamp(1, samples.len().max(1));
+    samples.get(rank - 1).copied().unwrap_or_default()
+}
+
+/// The peer of the ingest figure: one thread that appends to one growing file, with one fdatasync every 50 ms. Gives
+/// bytes a second over `time`, the last sync included, and the CPU seconds of a GB.
+pub fn sequential_writer(folder: &Path, time: Duration, noise: &[u8]) -> Result<(f64, f64), Failure> {
+    const SYNC_EVERY: Duration = Duration::from_millis(50);
+    let path = folder.join("sequential-writer");
+    let mut file = std::fs::File::create(&path)?;
+    let cpu_before = cpu_seconds(std::process::id())?;
+    let start = Instant::now();
+    let (mut written, mut synced) = (0_u64, start);
+    while start.elapsed() < time {
+        file.write_all(noise)?;
+        written += noise.len() as u64;
+        if synced.elapsed() >= SYNC_EVERY {
+            file.sync_data()?;
+            synced = Instant::now();
+        }
+    }
+    file.sync_data()?;
+    let seconds = start.elapsed().as_secs_f64();
+    let cpu = cpu_seconds(std::process::id())? - cpu_before;
+    drop(file);
+    std::fs::remove_file(&path)?;
+    let gigabytes = written as f64 / 1e9;
+    Ok((written as f64 / seconds, cpu / gigabytes))
+}
+
+/// Megabytes of bytes, for printing.
+pub fn mb(bytes: f64) -> f64 {
+    bytes / 1e6
+}
+
+/// Mebibytes of bytes, for printing.
+pub fn mib(bytes: u64) -> f64 {
+    bytes as f64 / (1024.0 * 1024.0)
+}
+
+/// Milliseconds, for printing.
+pub fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}

@@ -1,0 +1,237 @@
+//! Writes the seeds of every target under `fuzz/corpus`: all are made here, none is a captured stream.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    missing_docs
+)]
+
+use std::path::Path;
+
+use auth::{Credentials, RequestHead, Scope, Secret, payload_hash, presign, sign};
+use base::Timestamp;
+use fuzz_targets::{ACCESS_KEY_ID, NOW_MS, SECRET};
+
+#[path = "../../../crates/matroska/tests/common/generate.rs"]
+mod generate;
+
+const PUT_MEDIA_HEADERS: [(&str, &str); 9] = [
+    ("Host", "127.0.0.1"),
+    ("connection", "keep-alive"),
+    ("content-type", "application/json"),
+    ("transfer-encoding", "chunked"),
+    (
+        "user-agent",
+        "AWS-SDK-KVS-CPP-CLIENT/3.5.0/1.6.0 GCC/12.2.0 Linux/6.1 x86_64 CPPSDK",
+    ),
+    ("x-amzn-fragment-acknowledgment-required", "1"),
+    ("x-amzn-fragment-timecode-type", "ABSOLUTE"),
+    ("x-amzn-producer-start-timestamp", "1795347223.436"),
+    ("x-amzn-stream-name", "cam1"),
+];
+
+const BODIES: &[(&str, &str, &str)] = &[
+    (
+        "wire_kinesis",
+        "CreateStream",
+        r#"{"StreamName":"seen","ShardCount":2,"StreamModeDetails":{"StreamMode":"PROVISIONED"}}"#,
+    ),
+    (
+        "wire_kinesis",
+        "PutRecord",
+        r#"{"StreamName":"seen","Data":"aGVsbG8=","PartitionKey":"door","ExplicitHashKey":"34028236692093846346337"}"#,
+    ),
+    (
+        "wire_kinesis",
+        "PutRecords",
+        r#"{"StreamName":"seen","Records":[{"Data":"AA==","PartitionKey":"a"},{"Data":"","PartitionKey":"b"}]}"#,
+    ),
+    (
+        "wire_kinesis",
+        "GetShardIterator",
+        r#"{"StreamName":"seen","ShardId":"shardId-000000000000","ShardIteratorType":"AT_TIMESTAMP","Timestamp":1.795347223436E9}"#,
+    ),
+    (
+        "wire_kinesis",
+        "GetRecords",
+        r#"{"ShardIterator":"AAAAAAAAAAE=","Limit":100}"#,
+    ),
+    (
+        "wire_kinesis",
+        "ListShards",
+        r#"{"StreamName":"seen","ShardFilter":{"Type":"AT_LATEST"},"MaxResults":100}"#,
+    ),
+    (
+        "wire_kinesisvideo",
+        "CreateStream",
+        r#"{"StreamName":"door","MediaType":"video/h264","DataRetentionInHours":24,"Tags":{"place":"gate"}}"#,
+    ),
+    (
+        "wire_kinesisvideo",
+        "ListStreams",
+        r#"{"MaxResults":10,"StreamNameCondition":{"ComparisonOperator":"BEGINS_WITH","ComparisonValue":"do"}}"#,
+    ),
+    (
+        "wire_kinesisvideo",
+        "UpdateDataRetention",
+        r#"{"StreamName":"door","CurrentVersion":"1","Operation":"INCREASE_DATA_RETENTION","DataRetentionChangeInHours":1}"#,
+    ),
+    (
+        "wire_kinesisvideo",
+        "GetMedia",
+        r#"{"StreamName":"door","StartSelector":{"StartSelectorType":"FRAGMENT_NUMBER","AfterFragmentNumber":"91343852333181432392682062607743920146159169392"}}"#,
+    ),
+    (
+        "wire_kinesisvideo",
+        "ListFragments",
+        r#"{"StreamName":"door","FragmentSelector":{"FragmentSelectorType":"SERVER_TIMESTAMP","TimestampRange":{"StartTimestamp":1795347223.5,"EndTimestamp":1795347300}}}"#,
+    ),
+    (
+        "wire_kinesisvideo",
+        "GetMediaForFragmentList",
+        r#"{"StreamName":"door","Fragments":["91343852333181432392682062607743920146159169392"]}"#,
+    ),
+    (
+        "wire_rekognition",
+        "CreateCollection",
+        r#"{"CollectionId":"staff","Tags":{"a":"b"}}"#,
+    ),
+    (
+        "wire_rekognition",
+        "IndexFaces",
+        r#"{"CollectionId":"staff","Image":{"Bytes":"/9j/4AAQ"},"ExternalImageId":"ada","DetectionAttributes":["DEFAULT"],"MaxFaces":1,"QualityFilter":"AUTO"}"#,
+    ),
+    (
+        "wire_rekognition",
+        "SearchFaces",
+        r#"{"CollectionId":"staff","FaceId":"11111111-2222-3333-4444-555555555555","MaxFaces":5,"FaceMatchThreshold":80.5}"#,
+    ),
+    (
+        "wire_rekognition",
+        "CreateStreamProcessor",
+        r#"{"Name":"door-staff","Input":{"KinesisVideoStream":{"Arn":"arn:aws:kinesisvideo:eu-west-1:000000000000:stream/door/1795347223000"}},"Output":{"KinesisDataStream":{"Arn":"arn:aws:kinesis:eu-west-1:000000000000:stream/seen"}},"RoleArn":"arn:aws:iam::000000000000:role/any","Settings":{"FaceSearch":{"CollectionId":"staff","FaceMatchThreshold":80}}}"#,
+    ),
+    (
+        "wire_sts",
+        "GetCallerIdentity",
+        "Action=GetCallerIdentity&Version=2011-06-15",
+    ),
+    (
+        "wire_sts",
+        "AssumeRole",
+        "Action=AssumeRole&Version=2011-06-15&RoleArn=arn%3Aaws%3Aiam%3A%3A000000000000%3Arole%2Fany&RoleSessionName=s&DurationSeconds=900&Tags.member.1.Key=a&Tags.member.1.Value=b",
+    ),
+    (
+        "wire_sts",
+        "GetSessionToken",
+        "Action=GetSessionToken&DurationSeconds=3600",
+    ),
+];
+
+const POLICIES: &[&str] = &[
+    r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"kinesisvideo:*","Resource":"*"}]}"#,
+    r#"{"Statement":{"Effect":"Deny","Action":["kinesis:Put*","kinesis:Get?ecords"],"Resource":["arn:aws:kinesis:*:*:stream/a*"]}}"#,
+    r#"{"Version":"2012-10-17","Statement":[{"Sid":"a","Effect":"Allow","NotAction":"rekognition:*","NotResource":"arn:aws:kinesis:*"}]}"#,
+];
+
+const AVC: &[u8] = b"\x01\x64\x00\x28\xFF\xE1\x00\x1B\x67\x64\x00\x28\xAC\xD9\x40\x78\x02\x27\xE5\xC0\x44\x00\x00\x03\x00\x04\x00\x00\x03\x00\x50\x3C\x60\xC6\x58\x01\x00\x06\x68\xEB\xE3\xCB\x22\xC0\xFD\xF8\xF8\x00";
+const HEVC: &[u8] = b"\x01\x01\x60\x00\x00\x00\x90\x00\x00\x00\x00\x00\x3F\xF0\x00\xFC\xFD\xF8\xF8\x00\x00\x0F\x01\x21\x00\x01\x00\x2A\x42\x01\x01\x01\x60\x00\x00\x03\x00\x90\x00\x00\x03\x00\x00\x03\x00\x3F\xA0\x05\x02\x01\x69\x65\x95\x9A\x49\x32\xBC\x05\xA0\x20\x00\x00\x03\x00\x20\x00\x00\x03\x01\x41";
+
+fn write(target: &str, name: &str, bytes: &[u8]) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus").join(target);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join(name), bytes).unwrap();
+}
+
+fn main() {
+    // Small seeds mutate into deeper places.
+    let streams = (0u64..)
+        .map(|seed| (seed, generate::stream(seed)))
+        .filter(|(_, stream)| stream.len() <= 6000);
+    for (seed, stream) in streams.take(12) {
+        let pieces = u8::try_from(seed % 251).unwrap();
+        write(
+            "mkv_reader",
+            &format!("generated-{seed}"),
+            &[&[pieces], &stream[..]].concat(),
+        );
+    }
+    for (name, private, frame) in [
+        ("avc", AVC, &b"\x00\x00\x00\x02\x65\x88\x00\x00\x00\x01\x06"[..]),
+        ("hevc", HEVC, b"\x00\x00\x00\x03\x26\x01\xAF"),
+        (
+            "annex-b",
+            b"\x00\x00\x00\x01\x67\x64\x00\x28\xAC\xD9\x40\x78",
+            b"\x00\x00\x01\x65\x88",
+        ),
+        ("aac", b"\x11\x90\x56\xE5\x00", b"\x21\x00"),
+    ] {
+        write(
+            "mkv_codec",
+            name,
+            &[&[u8::try_from(private.len()).unwrap()], private, frame].concat(),
+        );
+    }
+    for (n, policy) in POLICIES.iter().enumerate() {
+        write("policy", &format!("policy-{n}"), policy.as_bytes());
+    }
+    for (target, operation, body) in BODIES {
+        write(target, operation, format!("{operation}\n\n{body}").as_bytes());
+    }
+    let headers: String = PUT_MEDIA_HEADERS
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\n"))
+        .collect();
+    write(
+        "wire_kinesisvideo",
+        "PutMedia",
+        format!("PutMedia\n{headers}\n").as_bytes(),
+    );
+    signed_heads();
+}
+
+fn signed_heads() {
+    let credentials = Credentials {
+        access_key_id: ACCESS_KEY_ID.to_owned(),
+        secret: Secret::new(SECRET),
+        session_token: None,
+    };
+    let scope = Scope {
+        region: "us-west-2",
+        service: "kinesisvideo",
+    };
+    let at = Timestamp::from_millis(NOW_MS);
+    let put_media: Vec<(&str, &[u8])> = PUT_MEDIA_HEADERS
+        .iter()
+        .map(|(name, value)| (*name, value.as_bytes()))
+        .collect();
+    let json: Vec<(&str, &[u8])> = vec![("host", b"127.0.0.1:4577"), ("content-type", b"application/json")];
+    for (name, path, headers, body) in [
+        ("put-media", "/putMedia", put_media, ""),
+        ("json", "/describeStream", json, r#"{"StreamName":"door"}"#),
+    ] {
+        let head = RequestHead {
+            method: "POST",
+            path,
+            query: "",
+            headers: &headers,
+            local_port: None,
+            also_hosts: &[],
+        };
+        let sent: String = headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}\n", String::from_utf8_lossy(value)))
+            .collect();
+        let added = sign(&head, &credentials, scope, at, &payload_hash(body.as_bytes()));
+        let added: String = added.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+        write("sigv4", name, format!("POST {path}\n{sent}{added}\n{body}").as_bytes());
+        let query = presign(&head, &credentials, scope, at, 300, &payload_hash(b""));
+        write(
+            "sigv4",
+            &format!("{name}-presigned"),
+            format!("POST {path}?{query}\n{sent}\n{body}").as_bytes(),
+        );
+    }
+}

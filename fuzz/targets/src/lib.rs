@@ -1,0 +1,38 @@
+//! What is fuzzed: one function per parser that reads strangers' bytes. Each takes any bytes and panics only if a
+//! promise is broken. `fuzz/libfuzzer` drives them under libFuzzer; `tests/smoke.rs` drives them without a nightly
+//! compiler.
+//!
+//! Seeds lie in `fuzz/corpus/NAME`; `cargo run -p fuzz-targets --example corpus` writes them.
+
+#![allow(
+    clippy::panic,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    reason = "a target reports by panicking"
+)]
+
+pub mod mutate;
+
+mod mkv;
+mod sigv4;
+mod wire_bodies;
+
+pub use mkv::{mkv_codec, mkv_reader};
+pub use sigv4::{ACCESS_KEY_ID, NOW_MS, SECRET, policy, sigv4};
+pub use wire_bodies::{registered, wire_kinesis, wire_kinesisvideo, wire_rekognition, wire_sts};
+
+/// A target: its name, which is also that of its corpus, and its function.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: &[Target] = &[
+    ("mkv_reader", mkv_reader),
+    ("mkv_codec", mkv_codec),
+    ("sigv4", sigv4),
+    ("policy", policy),
+    ("wire_kinesis", wire_kinesis),
+    ("wire_kinesisvideo", wire_kinesisvideo),
+    ("wire_rekognition", wire_rekognition),
+    ("wire_sts", wire_sts),
+];
