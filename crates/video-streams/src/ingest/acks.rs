@@ -153,3 +153,55 @@ impl Ack {
         Bytes::from(line)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acks_are_the_lines_that_producers_parse() {
+        let number: FragmentNumber = "91343852338176208490308672115616860505404839548".parse().unwrap();
+        let fragment = AckedFragment {
+            timecode: 1_565_810_137_603,
+            number,
+        };
+        let line = |ack: Ack| String::from_utf8(ack.encode().to_vec()).unwrap();
+        // A line of AWS's, as a user reported it.
+        assert_eq!(
+            line(Ack::Error(AckError::FragmentDuration, Some(fragment))),
+            "{\"EventType\":\"ERROR\",\"FragmentTimecode\":1565810137603,\"FragmentNumber\":\
+             \"91343852338176208490308672115616860505404839548\",\"ErrorCode\":\"MAX_FRAGMENT_DURATION_REACHED\",\
+             \"ErrorId\":4002}\n"
+        );
+        assert_eq!(
+            line(Ack::Buffering(AckedFragment { timecode: 0, number })),
+            format!("{{\"EventType\":\"BUFFERING\",\"FragmentTimecode\":0,\"FragmentNumber\":\"{number}\"}}\n")
+        );
+        assert_eq!(line(Ack::Idle(None)), "{\"EventType\":\"IDLE\"}\n");
+        assert_eq!(
+            line(Ack::Error(AckError::InvalidMkv, None)),
+            "{\"EventType\":\"ERROR\",\"ErrorCode\":\"INVALID_MKV_DATA\",\"ErrorId\":4006}\n"
+        );
+    }
+
+    #[test]
+    fn every_ack_is_json_of_at_most_1024_characters() {
+        let fragment = AckedFragment {
+            timecode: u64::MAX,
+            number: crate::testing::number(u64::MAX),
+        };
+        let errors = AckError::ALL.map(|error| Ack::Error(error, Some(fragment)));
+        let others = [
+            Ack::Buffering(fragment),
+            Ack::Received(fragment),
+            Ack::Persisted(fragment),
+            Ack::Idle(None),
+        ];
+        for ack in errors.into_iter().chain(others) {
+            let line = ack.encode();
+            let json: serde_json::Value = serde_json::from_slice(&line).unwrap();
+            assert_eq!(json["EventType"], ack.event_type());
+            assert!(line.len() <= 1024, "the C producer's parser takes no more");
+        }
+    }
+}

@@ -454,3 +454,7 @@ impl Span {
         i128::from(self.last) * scale + duration
     }
 }
+
+#[cfg(test)]
+#[path = "rules_tests.rs"]
+mod tests;

@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_token_of_another_making_is_an_invalid_argument() {
-        for bad in ["", "7", "token", &"9".repeat(47)] {
+        for bad in ["", "7", "token", &"1".repeat(47)] {
             let selector = StartSelector {
                 continuation_token: Some(bad.to_owned()),
                 ..selector(StartSelectorType::ContinuationToken)
