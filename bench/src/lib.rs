@@ -1,4 +1,14 @@
-//! Measurements: each program prints a ratio against a named peer or a physical limit, measured in its own run.
+//! Measurements: each program prints a ratio against a named peer or a physical limit, measured in one run, with the
+//! method beside it. What they share is here: a real server as a child process, synthetic video, the system's own counters.
+#![allow(
+    missing_docs,
+    clippy::disallowed_methods,
+    reason = "a measuring program reads the clock and the system's files itself"
+)]
 
-pub mod child;
-pub mod stats;
+pub mod fragment;
+pub mod measure;
+pub mod server;
+
+/// What goes wrong in a measuring program ends it.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
