@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use base::Timestamp;
 use base64::Engine;
-use bench::child::{Child, Failure};
-use bench::stats::percentile;
+use bench::Failure;
+use bench::measure::{ms, quantile};
+use bench::server::Server;
 use bytes::{Bytes, BytesMut};
 use clap::Parser;
 use client::{Client, PutMediaOptions, Service, StreamName, TimecodeType};
@@ -51,7 +52,7 @@ struct Piece {
 #[derive(Default)]
 struct Ledger {
     sent: BTreeMap<i64, Instant>,
-    delays_ms: Vec<f64>,
+    delays: Vec<Duration>,
     unmatched: usize,
 }
 
@@ -59,20 +60,25 @@ struct Ledger {
 async fn main() -> Result<(), Failure> {
     let args = Args::parse();
     let pieces = pieces(&std::fs::read(&args.video)?)?;
-    let child = Child::start(&args.sightglass, &[])?;
-    let client = child.client()?;
+    let folder = tempfile::tempdir()?;
+    let server = Server::start(
+        &args.sightglass,
+        &folder.path().join("data"),
+        &folder.path().join("log"),
+    )?;
+    let client = server.client()?;
     set_up(&client).await?;
 
     let ledger = Arc::new(Mutex::new(Ledger::default()));
     let started = Timestamp::from_millis(now_ms());
-    let reader = tokio::spawn(read(child.client()?, ledger.clone(), started));
+    let reader = tokio::spawn(read(server.client()?, ledger.clone(), started));
     let seconds = play(&client, &pieces, &ledger, started).await?;
     settle(&ledger).await;
     reader.abort();
 
-    let ledger = ledger.lock().await;
-    let ok = report(&ledger, pieces.len(), seconds, args.json);
-    drop(child);
+    let mut ledger = ledger.lock().await;
+    let ok = report(&mut ledger, pieces.len(), seconds, args.json);
+    server.stop()?;
     if ok {
         Ok(())
     } else {
@@ -209,7 +215,7 @@ impl Ledger {
         let at = (seconds("ProducerTimestamp") + seconds("FrameOffsetInSeconds")) * 1000.0 - started.millis() as f64;
         let at = at.round() as i64;
         match self.sent.range(at - 2..=at + 2).next() {
-            Some((_, sent)) => self.delays_ms.push(seen.duration_since(*sent).as_secs_f64() * 1000.0),
+            Some((_, sent)) => self.delays.push(seen.duration_since(*sent)),
             None => self.unmatched += 1,
         }
         Ok(())
@@ -221,7 +227,7 @@ async fn settle(ledger: &Mutex<Ledger>) {
     let deadline = tokio::time::Instant::now() + SETTLE;
     let mut before = usize::MAX;
     while tokio::time::Instant::now() < deadline {
-        let now = ledger.lock().await.delays_ms.len();
+        let now = ledger.lock().await.delays.len();
         if now == before {
             return;
         }
@@ -230,7 +236,7 @@ async fn settle(ledger: &Mutex<Ledger>) {
     }
 }
 
-fn report(ledger: &Ledger, frames: usize, seconds: f64, as_json: bool) -> bool {
+fn report(ledger: &mut Ledger, frames: usize, seconds: f64, as_json: bool) -> bool {
     let mut delays = ledger.delays_ms.clone();
     delays.sort_by(f64::total_cmp);
     let (p50, p95, p99) = (
@@ -238,16 +244,16 @@ fn report(ledger: &Ledger, frames: usize, seconds: f64, as_json: bool) -> bool {
         percentile(&delays, 95.0),
         percentile(&delays, 99.0),
     );
-    let rate = delays.len() as f64 / seconds;
+    let rate = analysed as f64 / seconds;
     let ok = p50 < P50_MS_MAX && p95 < P95_MS_MAX && rate >= ANALYSED_PER_SECOND_MIN && ledger.unmatched == 0;
     if as_json {
-        let figures = json!({"frames": frames, "seconds": seconds, "analysed": delays.len(), "analysed_per_second": rate,
+        let figures = json!({"frames": frames, "seconds": seconds, "analysed": analysed, "analysed_per_second": rate,
             "unmatched": ledger.unmatched, "p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "ok": ok});
         println!("{figures}");
     } else {
         println!(
             "frames sent {frames} in {seconds:.1} s, analysed {} ({rate:.1}/s, promised {ANALYSED_PER_SECOND_MIN})",
-            delays.len()
+            analysed
         );
         println!(
             "frame to readable record: p50 {p50:.1} ms (promised under {P50_MS_MAX}), p95 {p95:.1} ms (under {P95_MS_MAX}), p99 {p99:.1} ms"
