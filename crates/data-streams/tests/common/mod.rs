@@ -1,0 +1,226 @@
+//! The service over the real record log and catalog in a temporary directory, called as a client would: with JSON.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::sync::Arc;
+
+use auth::KeyRing;
+use base::metrics::Metrics;
+use base::{Authorizer, Caller, ManualClock, RequestContext, SystemDisk, Timestamp};
+use data_streams::{DataStreams, Parts};
+use serde_json::Value;
+use storage::{Catalog, LogOptions, LogStore, MemoryCatalog, RecordLog};
+use tempfile::TempDir;
+use wire::{Address, RawBody, RawRequest, Registry};
+
+/// A time at which the tests begin.
+pub const START: Timestamp = Timestamp::from_millis(1_767_323_045_678);
+
+#[derive(Debug)]
+struct Everything;
+
+impl Authorizer for Everything {
+    fn allows(&self, _: &str, _: &str) -> bool {
+        true
+    }
+}
+
+/// An error as a client sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refusal {
+    pub status: u16,
+    pub code: String,
+    pub message: String,
+}
+
+pub struct Server {
+    pub service: Arc<DataStreams>,
+    pub clock: Arc<ManualClock>,
+    pub catalog: Arc<dyn Catalog>,
+    pub key_ring: Arc<KeyRing>,
+    pub registry: Registry,
+    pub log: LogStore,
+    pub folder: TempDir,
+}
+
+pub fn open_log(folder: &TempDir, clock: &Arc<ManualClock>) -> LogStore {
+    let disk = SystemDisk::open(folder.path()).unwrap();
+    LogStore::open(Arc::new(disk), clock.clone(), LogOptions::default(), &Metrics::new()).unwrap()
+}
+
+pub async fn service(
+    catalog: &Arc<dyn Catalog>,
+    records: Arc<dyn RecordLog>,
+    clock: &Arc<ManualClock>,
+    key_ring: &Arc<KeyRing>,
+) -> (Arc<DataStreams>, Registry) {
+    let service = DataStreams::open(Parts {
+        catalog: catalog.clone(),
+        records,
+        clock: clock.clone(),
+        key_ring: key_ring.clone(),
+        metrics: Metrics::new(),
+    })
+    .await
+    .unwrap();
+    let mut registry = Registry::new();
+    service.register(&mut registry);
+    (service, registry)
+}
+
+impl Server {
+    pub async fn start() -> Server {
+        Server::start_with(|log| log).await
+    }
+
+    /// A server whose record log is wrapped.
+    pub async fn start_with(wrap: impl FnOnce(Arc<dyn RecordLog>) -> Arc<dyn RecordLog>) -> Server {
+        let folder = TempDir::new().unwrap();
+        let clock = ManualClock::at(START);
+        let log = open_log(&folder, &clock);
+        let catalog: Arc<dyn Catalog> = Arc::new(MemoryCatalog::new());
+        let key_ring = Arc::new(KeyRing::ephemeral().unwrap());
+        let (service, registry) = service(&catalog, wrap(log.records()), &clock, &key_ring).await;
+        Server {
+            service,
+            clock,
+            catalog,
+            key_ring,
+            registry,
+            log,
+            folder,
+        }
+    }
+
+    /// The same directory and catalog, as a new process would find them.
+    pub async fn restart(self) -> Server {
+        let Server {
+            service: old,
+            clock,
+            catalog,
+            key_ring,
+            registry,
+            log,
+            folder,
+        } = self;
+        drop((old, registry, log));
+        let log = open_log(&folder, &clock);
+        let (service, registry) = service(&catalog, log.records(), &clock, &key_ring).await;
+        Server {
+            service,
+            clock,
+            catalog,
+            key_ring,
+            registry,
+            log,
+            folder,
+        }
+    }
+
+    pub async fn call(&self, operation: &str, body: Value) -> Result<Value, Refusal> {
+        self.call_as("000000000000", Arc::new(Everything), operation, body)
+            .await
+    }
+
+    /// A call that must succeed.
+    pub async fn ok(&self, operation: &str, body: Value) -> Value {
+        self.call(operation, body.clone())
+            .await
+            .unwrap_or_else(|e| panic!("{operation} {body}: {e:?}"))
+    }
+
+    /// A call that must fail; its error's code.
+    pub async fn code(&self, operation: &str, body: Value) -> String {
+        let answer = self.call(operation, body.clone()).await;
+        answer
+            .map(|a| panic!("{operation} {body} answered {a}"))
+            .unwrap_err()
+            .code
+    }
+
+    pub async fn call_as(
+        &self,
+        account: &str,
+        authorizer: Arc<dyn Authorizer>,
+        operation: &str,
+        body: Value,
+    ) -> Result<Value, Refusal> {
+        let target = format!("Kinesis_20131202.{operation}");
+        let address = Address {
+            method: "POST",
+            path: "/",
+            scope_service: Some("kinesis"),
+            target: Some(&target),
+            action: None,
+        };
+        let route = self.registry.resolve(&address).unwrap();
+        let context = RequestContext {
+            caller: Caller {
+                account: account.parse().unwrap(),
+                region: "us-west-2".parse().unwrap(),
+                access_key_id: "AKIA".into(),
+                principal_arn: format!("arn:aws:iam::{account}:root").into(),
+                authorizer,
+            },
+            request_id: "request".into(),
+            base_url: "http://127.0.0.1".into(),
+            received_at: START,
+        };
+        let request = RawRequest {
+            headers: &|_| None,
+            body: RawBody::Bytes(body.to_string().into()),
+        };
+        match route.call(context, request).await {
+            Ok(reply) => Ok(json(reply.body)),
+            Err(error) => {
+                let reply = route.render_error(&error, "request");
+                Err(Refusal {
+                    status: reply.status,
+                    code: error.code.to_string(),
+                    message: error.message,
+                })
+            }
+        }
+    }
+
+    /// An iterator of a shard.
+    pub async fn iterator(&self, stream: &str, shard: u32, kind: &str) -> String {
+        let body = serde_json::json!({
+            "StreamName": stream, "ShardId": format!("shardId-{shard:012}"), "ShardIteratorType": kind,
+        });
+        text(&self.ok("GetShardIterator", body).await["ShardIterator"])
+    }
+
+    /// Everything that an iterator leads to, as (partition key, data in base64, sequence number).
+    pub async fn read(&self, mut iterator: String) -> Vec<(String, String, u128)> {
+        let mut found = Vec::new();
+        loop {
+            let answer = self
+                .ok("GetRecords", serde_json::json!({"ShardIterator": iterator}))
+                .await;
+            let records = answer["Records"].as_array().unwrap();
+            found.extend(records.iter().map(|r| {
+                let number = text(&r["SequenceNumber"]).parse().unwrap();
+                (text(&r["PartitionKey"]), text(&r["Data"]), number)
+            }));
+            iterator = text(&answer["NextShardIterator"]);
+            if answer["MillisBehindLatest"] == 0 {
+                return found;
+            }
+        }
+    }
+}
+
+pub fn text(value: &Value) -> String {
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("{value} is no text"))
+        .to_owned()
+}
+
+fn json(body: RawBody) -> Value {
+    match body {
+        RawBody::Bytes(bytes) if bytes.is_empty() => Value::Null,
+        RawBody::Bytes(bytes) => serde_json::from_slice(&bytes).unwrap(),
+        RawBody::Stream(_) => panic!("a stream"),
+    }
+}
