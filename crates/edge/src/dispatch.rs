@@ -431,6 +431,10 @@ fn address<'a>(parts: &'a Parts, scope_service: Option<&'a str>, action: Option<
             .get("x-amz-target")
             .and_then(|target| target.to_str().ok()),
         action,
+        content_type: parts
+            .headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|content_type| content_type.to_str().ok()),
     }
 }
 

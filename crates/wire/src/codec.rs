@@ -1,5 +1,5 @@
-//! From bytes to typed inputs and from typed outputs to bytes, by protocol. A new notation (CBOR) is a variant of
-//! [`Codec`], a parser to [`Value`] and a writer from it.
+//! From bytes to typed inputs and from typed outputs to bytes, by protocol. A new notation is a variant of [`Codec`],
+//! a parser to [`Value`] and a writer from it.
 
 use std::borrow::Cow;
 
@@ -14,29 +14,29 @@ use crate::reply::{RawBody, RawReply};
 use crate::schema::Schema;
 use crate::shape::{Mismatch, Structure};
 use crate::value::Value;
-use crate::{json, query};
+use crate::{cbor, json, query};
 
 /// How the bodies of one request and its answer are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
     /// JSON in and out.
     Json,
+    /// CBOR in and out: Kinesis's other notation, which the Java SDK speaks.
+    Cbor,
     /// A form in, XML out.
     Query,
 }
 
 impl Codec {
     /// What the operation's protocol and the request's content type demand.
-    pub fn of(info: &OperationInfo, content_type: Option<&str>) -> Result<Codec, ApiError> {
-        if info.service.protocol == Protocol::Query {
-            return Ok(Codec::Query);
-        }
-        match content_type.map(str::trim) {
-            Some(cbor) if cbor.contains("cbor") => Err(ApiError::client(
-                "SerializationException",
-                format!("{cbor} is not implemented by this server; use JSON"),
-            )),
-            _ => Ok(Codec::Json),
+    pub fn of(info: &OperationInfo, content_type: Option<&str>) -> Codec {
+        match info.service.protocol {
+            Protocol::Query => Codec::Query,
+            Protocol::RpcCbor => Codec::Cbor,
+            Protocol::AwsJson if content_type.is_some_and(|t| t.trim().starts_with("application/x-amz-cbor")) => {
+                Codec::Cbor
+            }
+            _ => Codec::Json,
         }
     }
 }
@@ -62,6 +62,7 @@ pub fn decode<I: Structure>(
     let (mut value, notation) = match codec {
         Codec::Json if info.request_stream => (Value::Map(Vec::new()), Notation::Text),
         Codec::Json => (json::parse(body).map_err(malformed)?, Notation::Json),
+        Codec::Cbor => (cbor::parse(body).map_err(malformed)?, Notation::Cbor),
         Codec::Query => {
             form = parse_form(body)?;
             (query::gather(&form, I::schema()), Notation::Text)
@@ -155,19 +156,24 @@ pub fn encode<O: Structure>(
     reply.body = match (stream, codec) {
         (Some(stream), _) => RawBody::Stream(stream),
         // An operation without an output answers nothing in aws-json and an empty object in rest-json.
-        (None, Codec::Json) if value == Value::Null => RawBody::Bytes(match info.service.protocol {
+        (None, Codec::Json | Codec::Cbor) if value == Value::Null => RawBody::Bytes(match info.service.protocol {
             Protocol::RestJson => Bytes::from_static(b"{}"),
             _ => Bytes::new(),
         }),
         (None, Codec::Json) => RawBody::Bytes(json::write(&value, schema).into()),
+        (None, Codec::Cbor) => RawBody::Bytes(cbor::write(&value, schema).into()),
         (None, Codec::Query) => RawBody::Bytes(query::write(info, &value, schema, request_id).into()),
     };
     reply
 }
 
+/// How CBOR answers of Kinesis are labelled.
+pub(crate) const CBOR_CONTENT_TYPE: &str = "application/x-amz-cbor-1.1";
+
 fn content_type(info: &OperationInfo, codec: Codec) -> Cow<'static, str> {
     match (codec, info.service.protocol) {
         (Codec::Query, _) => Cow::Borrowed("text/xml"),
+        (Codec::Cbor, _) => Cow::Borrowed(CBOR_CONTENT_TYPE),
         (Codec::Json, Protocol::AwsJson) => Cow::Owned(format!("application/x-amz-json-{}", info.service.json_version)),
         (Codec::Json, _) => Cow::Borrowed("application/json"),
     }

@@ -18,6 +18,8 @@ use crate::value::Value;
 pub enum Notation {
     /// Numbers as numbers, times as epoch seconds, blobs as base64 text.
     Json,
+    /// Numbers as numbers, times as tagged milliseconds, blobs as bytes.
+    Cbor,
     /// Everything as text: headers and forms. Times as epoch seconds or ISO 8601.
     Text,
 }
@@ -259,13 +261,16 @@ impl Walk {
                 _ => Err(wrong("boolean")),
             },
             Kind::Blob(length) => {
-                let bytes = blob(value).ok_or_else(|| Malformed(format!("{path}: not base64")))?;
+                let bytes =
+                    blob(value, self.notation).ok_or_else(|| Malformed(format!("{path}: not base64 or bytes")))?;
                 if let Some(broken) = length_constraint(bytes.len() as u64, length) {
                     self.broken(schema, path, None, &broken);
                 }
                 Ok(Value::Blob(bytes))
             }
-            Kind::Timestamp => time(&value, textual).map(Value::Time).ok_or_else(|| wrong("timestamp")),
+            Kind::Timestamp => time(&value, self.notation)
+                .map(Value::Time)
+                .ok_or_else(|| wrong("timestamp")),
             Kind::Structure(_) | Kind::Map { .. } => Err(wrong("object")),
             Kind::List { .. } => Err(wrong("list")),
         }
@@ -340,20 +345,22 @@ fn real(value: &Value<'_>, textual: bool) -> Option<f64> {
     }
 }
 
-fn blob(value: Value<'_>) -> Option<Bytes> {
+fn blob(value: Value<'_>, notation: Notation) -> Option<Bytes> {
     match value {
-        Value::Text(text) => STANDARD.decode(text.as_bytes()).ok().map(Bytes::from),
+        Value::Text(text) if notation != Notation::Cbor => STANDARD.decode(text.as_bytes()).ok().map(Bytes::from),
         Value::Blob(bytes) => Some(bytes),
         _ => None,
     }
 }
 
-fn time(value: &Value<'_>, textual: bool) -> Option<Timestamp> {
+fn time(value: &Value<'_>, notation: Notation) -> Option<Timestamp> {
     match value {
         Value::Time(time) => Some(*time),
+        // Without its tag the number is of the same unit.
+        Value::Int(millis) if notation == Notation::Cbor => Some(Timestamp::from_millis(*millis)),
         Value::Int(seconds) => seconds.checked_mul(1000).map(Timestamp::from_millis),
         Value::Double(seconds) => Timestamp::from_seconds(*seconds),
-        Value::Text(text) if textual => match text.trim().parse::<f64>() {
+        Value::Text(text) if notation == Notation::Text => match text.trim().parse::<f64>() {
             Ok(seconds) => Timestamp::from_seconds(seconds),
             Err(_) => crate::time::parse_iso8601(text.trim()),
         },

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use base::{ApiError, Caller, Fault};
 use bytes::Bytes;
 
+use crate::cbor;
+use crate::codec::{CBOR_CONTENT_TYPE, Codec};
 use crate::conform::{Malformed, Violations};
 use crate::json;
 use crate::operation::{OperationInfo, Protocol, ServiceInfo};
@@ -62,7 +64,12 @@ pub fn status(error: &ApiError, info: Option<&OperationInfo>) -> u16 {
 
 /// The answer that tells the caller of an operation about an error.
 pub fn render_error(error: &ApiError, info: &OperationInfo, request_id: &str) -> RawReply {
-    render(error, Some(info), &Dialect::of(info.service), request_id)
+    render_error_as(error, info, Codec::of(info, None), request_id)
+}
+
+/// The same in the notation of the request.
+pub(crate) fn render_error_as(error: &ApiError, info: &OperationInfo, codec: Codec, request_id: &str) -> RawReply {
+    render(error, Some(info), &Dialect::of(info.service, codec), request_id)
 }
 
 /// The answer where no operation is known: `protocol` is a guess from what is known of the request.
@@ -72,6 +79,7 @@ pub fn render_unrouted_error(error: &ApiError, protocol: Protocol, request_id: &
         json_version: "1.1",
         xml_namespace: "",
         rekognition: false,
+        cbor: false,
     };
     render(error, None, &dialect, request_id)
 }
@@ -82,15 +90,17 @@ struct Dialect {
     json_version: &'static str,
     xml_namespace: &'static str,
     rekognition: bool,
+    cbor: bool,
 }
 
 impl Dialect {
-    fn of(service: &ServiceInfo) -> Self {
+    fn of(service: &ServiceInfo, codec: Codec) -> Self {
         Dialect {
             protocol: service.protocol,
             json_version: service.json_version,
             xml_namespace: service.xml_namespace,
             rekognition: service.name == "rekognition",
+            cbor: codec == Codec::Cbor,
         }
     }
 }
@@ -112,6 +122,15 @@ fn render(error: &ApiError, info: Option<&OperationInfo>, dialect: &Dialect, req
             body: RawBody::Bytes(Bytes::from(body)),
         };
     }
+    if dialect.cbor {
+        let body = cbor::write_texts(&[("__type", error.code.as_ref()), ("message", &error.message)]);
+        return RawReply {
+            status,
+            content_type: Cow::Borrowed(CBOR_CONTENT_TYPE),
+            headers: type_headers(error),
+            body: RawBody::Bytes(Bytes::from(body)),
+        };
+    }
     let mut members: Vec<(&str, &str)> = Vec::new();
     let content_type = match dialect.protocol {
         Protocol::RestJson => {
@@ -129,14 +148,19 @@ fn render(error: &ApiError, info: Option<&OperationInfo>, dialect: &Dialect, req
             Cow::Owned(format!("application/x-amz-json-{}", dialect.json_version))
         }
     };
-    // boto3 reads the first, the documentation of Kinesis Video names the second.
-    let headers = ["x-amzn-ErrorType", "x-amz-ErrorType"].map(|name| (Cow::Borrowed(name), error.code.to_string()));
     RawReply {
         status,
         content_type,
-        headers: headers.into(),
+        headers: type_headers(error),
         body: RawBody::Bytes(Bytes::from(object(&members, &error.members))),
     }
+}
+
+/// boto3 reads the first, the documentation of Kinesis Video names the second.
+fn type_headers(error: &ApiError) -> Vec<(Cow<'static, str>, String)> {
+    ["x-amzn-ErrorType", "x-amz-ErrorType"]
+        .map(|name| (Cow::Borrowed(name), error.code.to_string()))
+        .into()
 }
 
 fn object(texts: &[(&str, &str)], raw: &[(&'static str, String)]) -> Vec<u8> {

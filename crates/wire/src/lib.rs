@@ -1,11 +1,12 @@
 //! What travels on the wire, and nothing that moves it: the shapes and operation tables of every service, generated from
-//! the service models; the protocols that carry them (rest-json, aws-json, query); the checks that the models demand; and
+//! the service models; the protocols that carry them (rest-json, aws-json in JSON and CBOR, query); the checks that the models demand; and
 //! the [`Registry`] that turns bytes into a call of a typed handler and back. It knows no HTTP library, no socket and no
 //! service.
 //!
 //! A service implements `base::Handle<wire::kinesis::op::PutRecord>` and is registered once; the edge asks
 //! [`Registry::resolve`] which operation a request means, authenticates it, and hands its body to [`Route::call`].
 
+pub mod cbor;
 pub mod codec;
 pub mod conform;
 pub mod error;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use base::{ApiError, Handle, Request, RequestContext};
 
 use crate::codec::{self, Codec, Decoded};
-use crate::error::{denied, not_implemented, render_error, render_unrouted_error};
+use crate::error::{denied, not_implemented, render_error_as, render_unrouted_error};
 use crate::generated::operations::SERVICES;
 use crate::operation::{Access, OperationInfo, Protocol, ServiceInfo, WireOperation};
 use crate::reply::{RawBody, RawReply, RawRequest};
@@ -38,6 +38,8 @@ pub struct Address<'a> {
     pub target: Option<&'a str>,
     /// `Action` of the form or of the query string.
     pub action: Option<&'a str>,
+    /// The header `Content-Type`; decides between JSON and CBOR.
+    pub content_type: Option<&'a str>,
 }
 
 /// No operation has this address.
@@ -60,11 +62,12 @@ impl Unresolved {
 #[derive(Clone)]
 pub struct Route {
     info: &'static OperationInfo,
+    codec: Codec,
     handler: Option<Arc<dyn Erased>>,
 }
 
 trait Erased: Send + Sync {
-    fn call(&self, context: RequestContext, request: RawRequest<'_>) -> Call;
+    fn call(&self, codec: Codec, context: RequestContext, request: RawRequest<'_>) -> Call;
 }
 
 struct Entry<O, S> {
@@ -100,7 +103,8 @@ impl Registry {
     pub fn resolve(&self, address: &Address<'_>) -> Result<Route, Unresolved> {
         let info = find(address)?;
         let handler = self.handlers.get(&(info.service.name, info.name)).cloned();
-        Ok(Route { info, handler })
+        let codec = Codec::of(info, address.content_type);
+        Ok(Route { info, codec, handler })
     }
 }
 
@@ -191,7 +195,7 @@ impl Route {
     /// call returns its future, so nothing of it is borrowed by it.
     pub fn call(&self, context: RequestContext, request: RawRequest<'_>) -> Call {
         match &self.handler {
-            Some(handler) => handler.call(context, request),
+            Some(handler) => handler.call(self.codec, context, request),
             None => {
                 let info = self.info;
                 Box::pin(async move { Err(refuse_unimplemented(info, &context)) })
@@ -201,7 +205,7 @@ impl Route {
 
     /// The answer for an error of this operation.
     pub fn render_error(&self, error: &ApiError, request_id: &str) -> RawReply {
-        render_error(error, self.info, request_id)
+        render_error_as(error, self.info, self.codec, request_id)
     }
 }
 
@@ -231,27 +235,27 @@ fn authorise(info: &OperationInfo, context: &RequestContext, resource: Option<&s
 
 impl<O: WireOperation, S: Handle<O>> Entry<O, S> {
     fn decode(
+        codec: Codec,
         context: &RequestContext,
         request: RawRequest<'_>,
-    ) -> Result<(Codec, O::Input, Option<base::ByteStream>), ApiError> {
+    ) -> Result<(O::Input, Option<base::ByteStream>), ApiError> {
         let headers = request.headers;
-        let codec = Codec::of(O::INFO, headers("content-type").as_deref())?;
         let (body, stream) = match request.body {
             RawBody::Bytes(bytes) => (bytes, None),
             RawBody::Stream(stream) => (bytes::Bytes::new(), Some(stream)),
         };
         let Decoded { input, resource } = codec::decode(O::INFO, codec, headers, &body, &context.caller)?;
         authorise(O::INFO, context, resource.as_deref())?;
-        Ok((codec, input, stream))
+        Ok((input, stream))
     }
 }
 
 impl<O: WireOperation, S: Handle<O>> Erased for Entry<O, S> {
-    fn call(&self, context: RequestContext, request: RawRequest<'_>) -> Call {
-        let decoded = Self::decode(&context, request);
+    fn call(&self, codec: Codec, context: RequestContext, request: RawRequest<'_>) -> Call {
+        let decoded = Self::decode(codec, &context, request);
         let service = Arc::clone(&self.service);
         Box::pin(async move {
-            let (codec, input, body) = decoded?;
+            let (input, body) = decoded?;
             let request_id = Arc::clone(&context.request_id);
             let request = Request { context, input, body };
             let reply = service.handle(request).await?;

@@ -34,7 +34,7 @@ fn caller() -> Caller {
 }
 
 fn read<O: WireOperation>(body: &str) -> Result<(O::Input, Option<String>), ApiError> {
-    let codec = Codec::of(O::INFO, None).unwrap();
+    let codec = Codec::of(O::INFO, None);
     decode::<O::Input>(O::INFO, codec, &|_| None, body.as_bytes(), &caller()).map(|d| (d.input, d.resource))
 }
 

@@ -112,6 +112,7 @@ fn json_route(registry: &Registry, scope: &str, target: &str) -> Route {
         scope_service: Some(scope),
         target: Some(target),
         action: None,
+        content_type: None,
     };
     registry.resolve(&address).unwrap()
 }
@@ -188,6 +189,51 @@ async fn an_error_of_a_handler_has_the_shape_of_its_protocol() {
 }
 
 #[tokio::test]
+async fn a_request_in_cbor_is_answered_in_cbor_errors_included() {
+    let address = Address {
+        method: "POST",
+        path: "/",
+        scope_service: Some("kinesis"),
+        target: Some("Kinesis_20131202.PutRecord"),
+        content_type: Some("application/x-amz-cbor-1.1"),
+        action: None,
+    };
+    let route = registry().resolve(&address).unwrap();
+    let call = async |body: &'static [u8]| {
+        let request = RawRequest {
+            headers: &|_| None,
+            body: RawBody::Bytes(body.into()),
+        };
+        match route.call(context(Arc::new(Everything)), request).await {
+            Ok(reply) => reply,
+            Err(error) => route.render_error(&error, "request-1"),
+        }
+    };
+    let bytes = |reply: RawReply| match reply.body {
+        RawBody::Bytes(bytes) => bytes,
+        RawBody::Stream(_) => panic!("a stream"),
+    };
+    // A map of unknown length, as the Java SDK writes it.
+    let reply = call(b"\xbf\x6aStreamName\x65faces\x64Data\x45hello\x6cPartitionKey\x61k\xff").await;
+    assert_eq!(reply.content_type, "application/x-amz-cbor-1.1");
+    assert_eq!(
+        bytes(reply),
+        &b"\xa2\x6eSequenceNumber\x615\x67ShardId\x74shardId-000000000000"[..]
+    );
+    let reply = call(b"\xbf\x6aStreamName\x65faces\x64Data\x40\x6cPartitionKey\x61k\xff").await;
+    assert_eq!(
+        (reply.status, reply.content_type.as_ref()),
+        (400, "application/x-amz-cbor-1.1")
+    );
+    assert!(bytes(reply).starts_with(b"\xa2\x66__type\x78\x19ResourceNotFoundException\x67message\x78"));
+    let reply = call(b"\x9f").await;
+    assert_eq!(reply.status, 400);
+    // Text is not bytes in CBOR, even if it looks like base64.
+    let reply = call(b"\xa3\x6aStreamName\x65faces\x64Data\x64aGVs\x6cPartitionKey\x61k").await;
+    assert!(bytes(reply).starts_with(b"\xa2\x66__type\x76SerializationException"));
+}
+
+#[tokio::test]
 async fn a_policy_is_asked_about_the_resource_and_a_refusal_says_so() {
     let registry = registry();
     let nothing = Arc::new(Nothing::default());
@@ -217,6 +263,7 @@ async fn everyone_may_ask_who_he_is() {
         scope_service: Some("sts"),
         action: Some("GetCallerIdentity"),
         target: None,
+        content_type: None,
     };
     let route = registry().resolve(&address).unwrap();
     let reply = call(&route, Arc::new(Nothing::default()), "Action=GetCallerIdentity").await;

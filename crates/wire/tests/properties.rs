@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use wire::conform::{Notation, conform};
 use wire::schema::{Kind, Length, Schema};
 use wire::{
-    Shape, Structure, Value, json, kinesis, kinesisvideo, kinesisvideo_archived_media, query, rekognition, sts,
+    Shape, Structure, Value, cbor, json, kinesis, kinesisvideo, kinesisvideo_archived_media, query, rekognition, sts,
 };
 
 /// Any value that the schema allows, constraints on text patterns aside (they bind requests only).
@@ -70,6 +70,9 @@ fn round_trip<T: Structure + Clone + PartialEq + std::fmt::Debug>(value: &Value<
     let parsed = json::parse(&body).unwrap();
     let (read, _) = conform(parsed, T::schema(), Notation::Json).unwrap();
     assert_eq!(&read, value, "{}", String::from_utf8_lossy(&body));
+    let body = cbor::write(value, T::schema());
+    let (from_cbor, _) = conform(cbor::parse(&body).unwrap(), T::schema(), Notation::Cbor).unwrap();
+    assert_eq!(from_cbor, read);
     let typed = T::from_value(read).unwrap();
     assert_eq!(&typed.to_value(), value);
     let _ = format!("{typed:?}");
@@ -108,6 +111,9 @@ proptest! {
     fn any_bytes_get_an_answer(body in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
         if let Ok(value) = json::parse(&body) {
             let _ = conform(value, kinesis::PutRecordsInput::schema(), Notation::Json);
+        }
+        if let Ok(value) = cbor::parse(&body) {
+            let _ = conform(value, kinesis::PutRecordsInput::schema(), Notation::Cbor);
         }
         if let Ok(form) = query::parse_form(&body) {
             let _ = conform(query::gather(&form, sts::AssumeRoleRequest::schema()), sts::AssumeRoleRequest::schema(), Notation::Text);

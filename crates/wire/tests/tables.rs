@@ -35,6 +35,7 @@ fn every_operation_has_an_address_of_its_own_and_resolves_to_itself() {
                 scope_service: (info.access != Access::SessionToken).then_some(service.signing_name),
                 target: json.then_some(target.as_str()),
                 action: (service.protocol == Protocol::Query).then_some(info.name),
+                content_type: None,
             };
             let route = registry.resolve(&address).unwrap();
             assert!(
@@ -112,6 +113,7 @@ fn an_unknown_operation_is_refused_in_the_protocol_of_its_caller() {
         scope_service: Some("kinesis"),
         target: Some("Kinesis_20131202.Nothing"),
         action: None,
+        content_type: None,
     });
     assert_eq!(
         (json.error.code.as_ref(), json.protocol),
@@ -149,6 +151,7 @@ fn an_unknown_operation_is_refused_in_the_protocol_of_its_caller() {
         scope_service: Some("rekognition"),
         target: Some("Kinesis_20131202.PutRecord"),
         action: None,
+        content_type: None,
     };
     assert!(registry.resolve(&crossed).is_err());
 }

@@ -151,6 +151,7 @@ impl Server {
             scope_service: Some("kinesis"),
             target: Some(&target),
             action: None,
+            content_type: None,
         };
         let route = self.registry.resolve(&address).unwrap();
         let context = RequestContext {
