@@ -237,13 +237,9 @@ async fn settle(ledger: &Mutex<Ledger>) {
 }
 
 fn report(ledger: &mut Ledger, frames: usize, seconds: f64, as_json: bool) -> bool {
-    let mut delays = ledger.delays_ms.clone();
-    delays.sort_by(f64::total_cmp);
-    let (p50, p95, p99) = (
-        percentile(&delays, 50.0),
-        percentile(&delays, 95.0),
-        percentile(&delays, 99.0),
-    );
+    let analysed = ledger.delays.len();
+    let mut at = |share: f64| ms(quantile(&mut ledger.delays, share));
+    let (p50, p95, p99) = (at(0.50), at(0.95), at(0.99));
     let rate = analysed as f64 / seconds;
     let ok = p50 < P50_MS_MAX && p95 < P95_MS_MAX && rate >= ANALYSED_PER_SECOND_MIN && ledger.unmatched == 0;
     if as_json {
