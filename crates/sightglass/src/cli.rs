@@ -1,0 +1,156 @@
+//! The command line as clap sees it. Every flag of `serve` is also a key of the configuration file.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Self-hosted, AWS-compatible video streams and face search.
+#[derive(Debug, Parser)]
+#[command(name = "sightglass", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server.
+    Serve(ServeArgs),
+    /// Print the key, secret, region and endpoint as export lines, or write an AWS profile.
+    Env(EnvArgs),
+    /// Create, list and revoke access keys.
+    Keys(KeysArgs),
+    /// List and verify the prepared face models.
+    Models(ModelsArgs),
+}
+
+/// Where the data lies; shared by most commands.
+#[derive(Debug, Clone, Args)]
+pub struct DataDir {
+    /// The data directory.
+    #[arg(long, default_value = "./sightglass-data", env = "SIGHTGLASS_DATA_DIR")]
+    pub data_dir: PathBuf,
+}
+
+/// How the log on stderr looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One readable line an event.
+    Text,
+    /// One JSON object an event.
+    Json,
+}
+
+/// Flags of `serve`. A flag wins over the configuration file.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ServeArgs {
+    /// The data directory [default: ./sightglass-data].
+    #[arg(long, env = "SIGHTGLASS_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address and port of every API [default: 127.0.0.1:4577].
+    #[arg(long)]
+    pub listen: Option<SocketAddr>,
+    /// The TOML configuration file; docs/reference/settings.md lists its keys.
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// What GetDataEndpoint and session URLs return, e.g. https://video.example.org.
+    #[arg(long)]
+    pub public_url: Option<String>,
+    /// Address of a proxy whose X-Forwarded-Proto and X-Forwarded-Host count; may be repeated.
+    #[arg(long)]
+    pub trusted_proxy: Vec<std::net::IpAddr>,
+    /// PEM file with the server's certificate chain.
+    #[arg(long, requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file with the private key of --tls-cert.
+    #[arg(long, requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// How the log on stderr looks [default: text].
+    #[arg(long)]
+    pub log_format: Option<LogFormat>,
+}
+
+/// Flags of `env`.
+#[derive(Debug, Args)]
+pub struct EnvArgs {
+    /// Where the data lies.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Endpoint to print [default: the address of the running server, else http://127.0.0.1:4577].
+    #[arg(long)]
+    pub endpoint: Option<String>,
+    /// Region to print.
+    #[arg(long, default_value = "us-east-1")]
+    pub region: String,
+    /// Write this profile to the AWS configuration files instead of printing.
+    #[arg(long)]
+    pub profile: Option<String>,
+    /// Print one JSON object.
+    #[arg(long, conflicts_with = "profile")]
+    pub json: bool,
+}
+
+/// Flags of `keys`.
+#[derive(Debug, Args)]
+pub struct KeysArgs {
+    /// Where the data lies.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do with the keys.
+    #[command(subcommand)]
+    pub action: KeysAction,
+}
+
+/// The actions of `keys`.
+#[derive(Debug, Subcommand)]
+pub enum KeysAction {
+    /// Make a key and print its secret, once.
+    Create {
+        /// The twelve-digit account that the key belongs to.
+        #[arg(long, default_value = "000000000000")]
+        account: String,
+        /// JSON file with an IAM policy; without it the key may do everything in its account.
+        #[arg(long)]
+        policy: Option<PathBuf>,
+    },
+    /// List the keys; secrets are not shown.
+    List {
+        /// Only keys of this account.
+        #[arg(long)]
+        account: Option<String>,
+    },
+    /// Make a key unusable, now and for good.
+    Revoke {
+        /// The access key id.
+        access_key_id: String,
+    },
+}
+
+/// Flags of `models`.
+#[derive(Debug, Args)]
+pub struct ModelsArgs {
+    /// The folder of prepared models.
+    #[arg(long, env = "SIGHTGLASS_MODELS", default_value = "./models", global = true)]
+    pub models: PathBuf,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub action: ModelsAction,
+}
+
+/// The actions of `models`.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum ModelsAction {
+    /// Show what the folder holds, with licence and source.
+    List,
+    /// Compare every file with the SHA-256 in the manifest.
+    Verify,
+}

@@ -1,0 +1,244 @@
+//! The composition: opens the rooms from the bottom up, registers the services with the edge, runs their background
+//! tasks, and takes all of it down in the opposite order.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use auth::{Authenticator, KeyRing, KeyStore, Sts};
+use base::metrics::Metrics;
+use base::{Clock, SystemClock};
+use data_streams::DataStreams;
+use edge::{EdgeConfig, EdgeParts, HealthCheck, Running, Server, TlsPem, TrustedProxy};
+use faces::FaceStore;
+use rekognition::Rekognition;
+use storage::datadir::DataDir;
+use storage::{Catalog, KeyRows, LogOptions, LogStore, MemoryMediaStore, MemoryOptions, SqliteOptions};
+use tokio::task::JoinSet;
+use video_streams::VideoStreams;
+
+use crate::commands::Failure;
+use crate::config::Config;
+use crate::sight::Sight;
+use crate::{root_key, sts};
+
+/// How often keys that `sightglass keys` made or revoked are taken over.
+const KEY_REFRESH: Duration = Duration::from_millis(500);
+/// How long requests may take to finish when the server ends.
+const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+/// The exit code after a failed fsync: a supervisor starts the server again, and recovery decides what is stored.
+const EXIT_STORAGE_FAILED: i32 = 74;
+
+/// A server that accepts requests.
+pub struct Composition {
+    running: Running,
+    rekognition: Arc<Rekognition>,
+    tasks: JoinSet<()>,
+    log: LogStore,
+    _data: DataDir,
+}
+
+/// The rooms below the services.
+struct Ground {
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    catalog: Arc<dyn Catalog>,
+    log: LogStore,
+    keys: Arc<KeyStore>,
+    ring: Arc<KeyRing>,
+}
+
+/// Opens everything and starts to listen.
+pub async fn start(config: &Config) -> Result<Composition, Failure> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let data = DataDir::lock(&config.data_dir, clock.as_ref())?;
+    let ground = lay(config, &data, clock).await?;
+    let mut registry = wire::Registry::new();
+    let video = video(config, &ground).await?;
+    video.register(&mut registry);
+    let records = DataStreams::open(data_streams::Parts {
+        catalog: ground.catalog.clone(),
+        records: ground.log.records(),
+        key_ring: ground.ring.clone(),
+        clock: ground.clock.clone(),
+        metrics: ground.metrics.clone(),
+    })
+    .await?;
+    records.register(&mut registry);
+    let sight = Arc::new(Sight::start(&config.vision, &ground.metrics, ground.clock.clone())?);
+    let rekognition = Arc::new(Rekognition::new(rekognition::Parts {
+        faces: Arc::new(FaceStore::open(&data.faces_file(), ground.clock.clone())?),
+        vision: sight.clone(),
+        video: Arc::new(video.clone()),
+        records: records.clone(),
+        catalog: ground.catalog.clone(),
+        clock: ground.clock.clone(),
+        metrics: ground.metrics.clone(),
+    })?);
+    rekognition.register(&mut registry);
+    sts::register(&mut registry, Sts::new(ground.keys.clone(), ground.clock.clone()));
+    let tasks = background(&ground, &video, &records);
+    let running = listen(config, &ground, registry, sight.clone()).await?;
+    rekognition.resume().await?;
+    Ok(Composition {
+        running,
+        rekognition,
+        tasks,
+        log: ground.log,
+        _data: data,
+    })
+}
+
+async fn lay(config: &Config, data: &DataDir, clock: Arc<dyn Clock>) -> Result<Ground, Failure> {
+    let metrics = Metrics::new();
+    let ring = Arc::new(data.open_keyring()?);
+    let root = data.root_key(root_key::from_environment()?)?;
+    let on_fatal = SqliteOptions {
+        on_fatal: Arc::new(|error| give_up(error)),
+    };
+    let catalog: Arc<dyn Catalog> = Arc::new(data.open_catalog(on_fatal)?);
+    let table = Arc::new(KeyRows::new(catalog.clone()));
+    let keys = Arc::new(KeyStore::open(ring.clone(), table, clock.clone(), root, config.account).await?);
+    let options = LogOptions {
+        on_fatal: Arc::new(|error| give_up(error)),
+        ..LogOptions::default()
+    };
+    let log = LogStore::open(data.log_disk()?, clock.clone(), options, &metrics)?;
+    report(&log);
+    Ok(Ground {
+        clock,
+        metrics,
+        catalog,
+        log,
+        keys,
+        ring,
+    })
+}
+
+/// Nobody knows any more what the device holds; going on could acknowledge what is lost (invariant 1).
+fn give_up(error: &dyn std::fmt::Display) {
+    tracing::error!(%error, "storage failed; the server ends so that recovery decides what is stored");
+    std::process::exit(EXIT_STORAGE_FAILED);
+}
+
+fn report(log: &LogStore) {
+    let report = log.report();
+    for torn in &report.torn {
+        tracing::warn!(file = %torn.file, offset = torn.offset, bytes = torn.len, "cut a torn tail; nobody was told it was stored");
+    }
+    for damage in &report.quarantined {
+        tracing::error!(file = %damage.file, offset = damage.offset, bytes = damage.len, "stored data is damaged; run sightglass fsck");
+    }
+}
+
+async fn video(config: &Config, ground: &Ground) -> Result<VideoStreams, Failure> {
+    let durable = ground.log.media();
+    let bounds = MemoryOptions {
+        max_age_ms: i64::try_from(video_streams::limits::BUFFER_DURATION.as_millis())?,
+        max_bytes_per_stream: video_streams::limits::BUFFER_BYTES,
+    };
+    let memory = Arc::new(MemoryMediaStore::new(durable.clone(), ground.clock.clone(), bounds));
+    let settings = video_streams::Settings {
+        put_connections: config.put_media_connections,
+        max_bytes: config.max_bytes,
+        ..video_streams::Settings::default()
+    };
+    let on = video_streams::Dependencies {
+        catalog: ground.catalog.clone(),
+        durable,
+        memory,
+        clock: ground.clock.clone(),
+        metrics: &ground.metrics,
+        settings,
+    };
+    Ok(VideoStreams::open(on).await?)
+}
+
+fn background(ground: &Ground, video: &VideoStreams, records: &Arc<DataStreams>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let video = video.clone();
+    tasks.spawn(async move { video.run_retention().await });
+    let records = records.clone();
+    tasks.spawn(records.run());
+    let keys = ground.keys.clone();
+    tasks.spawn(async move {
+        let mut ticks = tokio::time::interval(KEY_REFRESH);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = keys.refresh().await {
+                tracing::warn!(%error, "access keys could not be read anew; the ones in use stay");
+            }
+        }
+    });
+    tasks
+}
+
+async fn listen(
+    config: &Config,
+    ground: &Ground,
+    registry: wire::Registry,
+    sight: Arc<Sight>,
+) -> Result<Running, Failure> {
+    let skew_ms = i64::try_from(config.clock_skew_seconds)?.saturating_mul(1000);
+    let authenticator = Authenticator::new(ground.keys.clone(), ground.clock.clone()).with_skew_ms(skew_ms);
+    let mut edge = EdgeConfig::new(config.listen);
+    edge.public_url.clone_from(&config.public_url);
+    edge.trusted_proxies = config
+        .trusted_proxies
+        .iter()
+        .map(|proxy| proxy.to_string().parse())
+        .collect::<Result<Vec<TrustedProxy>, _>>()?;
+    edge.tls = match &config.tls {
+        Some((cert, key)) => Some(TlsPem {
+            certificates: read(cert)?,
+            private_key: read(key)?,
+        }),
+        None => None,
+    };
+    let parts = EdgeParts {
+        registry: Arc::new(registry),
+        authenticator: Arc::new(authenticator),
+        metrics: ground.metrics.clone(),
+        clock: ground.clock.clone(),
+        health: Arc::new(move || health(&sight)),
+    };
+    Ok(Server::start(edge, parts).await?)
+}
+
+fn health(sight: &Sight) -> Vec<HealthCheck> {
+    let (ok, detail) = sight.state();
+    vec![HealthCheck {
+        name: "vision".to_owned(),
+        ok,
+        detail,
+    }]
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "certificates are configuration, read before there is a Disk"
+)]
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()).into())
+}
+
+impl Composition {
+    /// Where the server listens.
+    pub fn local_addr(&self) -> std::net::SocketAddr {
+        self.running.local_addr()
+    }
+
+    /// Lets requests finish, saves the positions of processors, closes the log in good order.
+    pub async fn stop(mut self) {
+        let drained = self.running.shutdown(DRAIN_WITHIN).await;
+        if drained.connections_cut > 0 {
+            tracing::warn!(
+                connections = drained.connections_cut,
+                "connections were cut at the end of the drain"
+            );
+        }
+        self.rekognition.shutdown().await;
+        self.tasks.shutdown().await;
+        self.log.close();
+    }
+}

@@ -1,0 +1,256 @@
+//! The settings of the server: the TOML file, overridden by the flags of `serve`. Unknown keys are refused, so that a
+//! misspelt setting is never silently ignored. docs/reference/settings.md lists every key.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use base::AccountId;
+use serde::Deserialize;
+
+use crate::cli::{LogFormat, ServeArgs};
+
+/// Where the server listens unless told otherwise.
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4577);
+/// Clock skew that SigV4 tolerates, in seconds; AWS's own five minutes.
+const DEFAULT_CLOCK_SKEW_SECONDS: u64 = 300;
+/// PutMedia connections a stream takes at once; room for a token rotation.
+const DEFAULT_PUT_MEDIA_CONNECTIONS: usize = 5;
+
+/// Everything the server is told at start.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// Address of every API.
+    pub listen: SocketAddr,
+    /// What GetDataEndpoint returns instead of the request's own scheme and host.
+    pub public_url: Option<String>,
+    /// Proxies whose forwarded headers count.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// Certificate chain and key, both PEM files.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Text or JSON on stderr.
+    pub log_format: LogFormat,
+    /// The account of the root key.
+    pub account: AccountId,
+    /// How far a signature's date may be from the server's clock.
+    pub clock_skew_seconds: u64,
+    /// PutMedia connections per stream.
+    pub put_media_connections: usize,
+    /// Bytes of stored video in the whole server; the oldest goes first beyond it.
+    pub max_bytes: Option<u64>,
+    /// The vision worker and its models.
+    pub vision: VisionSettings,
+}
+
+/// The `[vision]` table.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VisionSettings {
+    /// The worker program; without it the one beside this program, then the one on PATH.
+    pub worker: Option<PathBuf>,
+    /// Folder of prepared models; without it `SIGHTGLASS_MODELS`, then `./models`.
+    pub models: Option<PathBuf>,
+    /// Most worker processes at once.
+    pub max_workers: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    data_dir: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    public_url: Option<String>,
+    trusted_proxies: Vec<IpAddr>,
+    tls: Option<TlsTable>,
+    log_format: Option<String>,
+    account: Option<String>,
+    clock_skew_seconds: Option<u64>,
+    put_media_connections: Option<usize>,
+    max_bytes: Option<u64>,
+    vision: VisionSettings,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsTable {
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("configuration file {path}: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not TOML of the known keys.
+    #[error("configuration file {path}: {source}")]
+    Parse {
+        /// The file.
+        path: String,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A value is out of range.
+    #[error("setting {key}: {why}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What is wrong and what would be right.
+        why: String,
+    },
+}
+
+impl Config {
+    /// Flags over file over defaults.
+    pub fn load(args: ServeArgs) -> Result<Config, ConfigError> {
+        let file = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
+        let config = Config {
+            data_dir: args
+                .data_dir
+                .or(file.data_dir)
+                .unwrap_or_else(|| PathBuf::from("./sightglass-data")),
+            listen: args.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
+            public_url: args
+                .public_url
+                .or(file.public_url)
+                .map(|url| url.trim_end_matches('/').to_owned()),
+            trusted_proxies: if args.trusted_proxy.is_empty() {
+                file.trusted_proxies
+            } else {
+                args.trusted_proxy
+            },
+            tls: args
+                .tls_cert
+                .zip(args.tls_key)
+                .or(file.tls.map(|tls| (tls.cert, tls.key))),
+            log_format: match args.log_format {
+                Some(format) => format,
+                None => log_format(file.log_format.as_deref())?,
+            },
+            account: account(file.account.as_deref())?,
+            clock_skew_seconds: file.clock_skew_seconds.unwrap_or(DEFAULT_CLOCK_SKEW_SECONDS),
+            put_media_connections: file.put_media_connections.unwrap_or(DEFAULT_PUT_MEDIA_CONNECTIONS),
+            max_bytes: file.max_bytes,
+            vision: file.vision,
+        };
+        config.checked()
+    }
+
+    fn checked(self) -> Result<Config, ConfigError> {
+        let wrong = |key, why: &str| {
+            Err(ConfigError::Value {
+                key,
+                why: why.to_owned(),
+            })
+        };
+        if let Some(url) = &self.public_url
+            && !(url.starts_with("http://") || url.starts_with("https://"))
+        {
+            return wrong("public_url", "must begin with http:// or https://");
+        }
+        if !(1..=86_400).contains(&self.clock_skew_seconds) {
+            return wrong("clock_skew_seconds", "must be 1 to 86400");
+        }
+        if !(1..=100).contains(&self.put_media_connections) {
+            return wrong("put_media_connections", "must be 1 to 100");
+        }
+        Ok(self)
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the configuration is read before there is a Disk"
+)]
+fn read(path: &Path) -> Result<File, ConfigError> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: name.clone(),
+        source,
+    })?;
+    toml::from_str(&text).map_err(|source| ConfigError::Parse {
+        path: name,
+        source: Box::new(source),
+    })
+}
+
+fn log_format(name: Option<&str>) -> Result<LogFormat, ConfigError> {
+    match name {
+        None | Some("text") => Ok(LogFormat::Text),
+        Some("json") => Ok(LogFormat::Json),
+        Some(other) => Err(ConfigError::Value {
+            key: "log_format",
+            why: format!("{other:?} is neither text nor json"),
+        }),
+    }
+}
+
+fn account(text: Option<&str>) -> Result<AccountId, ConfigError> {
+    text.map_or(Ok(AccountId::DEFAULT), str::parse)
+        .map_err(|invalid: base::ids::InvalidAccountId| ConfigError::Value {
+            key: "account",
+            why: invalid.to_string(),
+        })
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test writes its own configuration file")]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sightglass.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(ServeArgs {
+            config: Some(path),
+            ..ServeArgs::default()
+        })
+    }
+
+    #[test]
+    fn nothing_said_means_the_documented_defaults() {
+        let config = Config::load(ServeArgs::default()).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:4577");
+        assert_eq!(config.data_dir, PathBuf::from("./sightglass-data"));
+        assert_eq!((config.clock_skew_seconds, config.put_media_connections), (300, 5));
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sightglass.toml");
+        std::fs::write(&path, "listen = \"127.0.0.1:9\"\naccount = \"123456789012\"").unwrap();
+        let args = ServeArgs {
+            config: Some(path),
+            listen: Some("127.0.0.1:8".parse().unwrap()),
+            ..ServeArgs::default()
+        };
+        let config = Config::load(args).unwrap();
+        assert_eq!(
+            (config.listen.port(), config.account.to_string()),
+            (8, "123456789012".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_misspelt_key_and_a_bad_value_are_refused_by_name() {
+        for (text, word) in [
+            ("lisen = \"127.0.0.1:1\"", "lisen"),
+            ("account = \"12\"", "account"),
+            ("public_url = \"example.org\"", "public_url"),
+            ("clock_skew_seconds = 0", "clock_skew_seconds"),
+            ("log_format = \"xml\"", "log_format"),
+        ] {
+            let message = load(text).unwrap_err().to_string();
+            assert!(message.contains(word), "{message}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Vision where there may be none: without prepared models or a worker the server still keeps and serves video and
+//! records, and says at each use of faces what is missing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use base::metrics::Metrics;
+use base::{AccountId, Clock};
+use bytes::Bytes;
+use faces::ModelVersion;
+use rekognition::ports::{Vision, VisionSession};
+use vision::{ImageAnalysis, ImageError, ImageOptions, OpenError, SessionConfig, StartError, VisionConfig, VisionPool};
+
+use crate::config::VisionSettings;
+
+const WORKER: &str = "vision-worker";
+
+/// The pool of workers, or why there is none.
+pub enum Sight {
+    /// Faces can be found.
+    Pool(VisionPool),
+    /// They cannot; in words.
+    Blind(String),
+}
+
+impl Sight {
+    /// Looks for worker and models as settings.md says.
+    pub fn start(settings: &VisionSettings, metrics: &Metrics, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let mut config = VisionConfig::new(worker(settings), models(settings));
+        if let Some(most) = settings.max_workers {
+            config.max_workers = most.max(1);
+        }
+        match VisionPool::start(config, metrics, clock) {
+            Ok(pool) => Ok(Sight::Pool(pool)),
+            Err(missing @ (StartError::Models { .. } | StartError::Worker(_))) => {
+                tracing::warn!(reason = %missing, "face operations and stream processors will be refused");
+                Ok(Sight::Blind(missing.to_string()))
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// For the health page.
+    pub fn state(&self) -> (bool, String) {
+        match self {
+            Sight::Pool(pool) => (true, format!("model {}", pool.model_version())),
+            Sight::Blind(why) => (false, why.clone()),
+        }
+    }
+}
+
+fn worker(settings: &VisionSettings) -> PathBuf {
+    let given = settings
+        .worker
+        .clone()
+        .or_else(|| std::env::var_os("SIGHTGLASS_WORKER").map(PathBuf::from));
+    given.unwrap_or_else(|| {
+        let beside = std::env::current_exe()
+            .ok()
+            .and_then(|exe| Some(exe.parent()?.join(WORKER)));
+        let on_path = std::env::var_os("PATH").and_then(|path| {
+            std::env::split_paths(&path)
+                .map(|folder| folder.join(WORKER))
+                .find(|file| file.is_file())
+        });
+        beside
+            .clone()
+            .filter(|file| file.is_file())
+            .or(on_path)
+            .or(beside)
+            .unwrap_or_else(|| PathBuf::from(WORKER))
+    })
+}
+
+fn models(settings: &VisionSettings) -> PathBuf {
+    let given = settings
+        .models
+        .clone()
+        .or_else(|| std::env::var_os("SIGHTGLASS_MODELS").map(PathBuf::from));
+    given.unwrap_or_else(|| PathBuf::from("./models"))
+}
+
+#[async_trait]
+impl Vision for Sight {
+    fn model(&self) -> ModelVersion {
+        match self {
+            Sight::Pool(pool) => Vision::model(pool),
+            Sight::Blind(_) => ModelVersion {
+                id: "none".to_owned(),
+                dimensions: 0,
+            },
+        }
+    }
+
+    async fn analyze_image(
+        &self,
+        account: AccountId,
+        image: Bytes,
+        options: ImageOptions,
+    ) -> Result<ImageAnalysis, ImageError> {
+        match self {
+            Sight::Pool(pool) => Vision::analyze_image(pool, account, image, options).await,
+            Sight::Blind(why) => Err(ImageError::Worker(why.clone())),
+        }
+    }
+
+    fn open_session(&self, config: SessionConfig) -> Result<VisionSession, OpenError> {
+        match self {
+            Sight::Pool(pool) => Vision::open_session(pool, config),
+            Sight::Blind(_) => Err(OpenError::NoCapacity(0)),
+        }
+    }
+}
