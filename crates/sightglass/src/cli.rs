@@ -31,7 +31,12 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct DataDir {
     /// The data directory.
-    #[arg(long, default_value = "./sightglass-data", env = "SIGHTGLASS_DATA_DIR")]
+    #[arg(
+        long,
+        default_value = "./sightglass-data",
+        env = "SIGHTGLASS_DATA_DIR",
+        global = true
+    )]
     pub data_dir: PathBuf,
 }
 

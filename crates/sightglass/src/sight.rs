@@ -45,7 +45,7 @@ impl Sight {
     pub fn state(&self) -> (bool, String) {
         match self {
             Sight::Pool(pool) => (true, format!("model {}", pool.model_version())),
-            Sight::Blind(why) => (false, why.clone()),
+            Sight::Blind(why) => (true, format!("absent: {why}")),
         }
     }
 }
