@@ -22,6 +22,7 @@ test: .cache/packages models $(VENV)/.test ## Every test: unit, property, simula
 	SIGHTGLASS_WORKER=$(abspath target/debug/vision-worker) cargo test --workspace
 	SIGHTGLASS_BIN=$(abspath target/debug/sightglass) SIGHTGLASS_WORKER=$(abspath target/debug/vision-worker) \
 	    $(VENV)/bin/python -m pytest conformance
+	target/debug/killtest --rounds 25 --sightglass target/debug/sightglass
 
 lint: .cache/packages ## Formatting, clippy, dependency policy, generated code, Clock and Disk exceptions
 	cargo fmt --all --check
