@@ -256,8 +256,12 @@ impl Walk {
             }
             Kind::Boolean => match value {
                 Value::Bool(flag) => Ok(Value::Bool(flag)),
-                Value::Text(text) if textual && text.eq_ignore_ascii_case("true") => Ok(Value::Bool(true)),
-                Value::Text(text) if textual && text.eq_ignore_ascii_case("false") => Ok(Value::Bool(false)),
+                // The C producer writes 1 and 0.
+                Value::Text(text) if textual => match text.trim().to_ascii_lowercase().as_str() {
+                    "true" | "1" => Ok(Value::Bool(true)),
+                    "false" | "0" => Ok(Value::Bool(false)),
+                    _ => Err(wrong("boolean")),
+                },
                 _ => Err(wrong("boolean")),
             },
             Kind::Blob(length) => {
@@ -340,9 +344,10 @@ fn real(value: &Value<'_>, textual: bool) -> Option<f64> {
         Value::Int(number) => Some(*number as f64),
         Value::Double(number) => Some(*number),
         Value::Single(number) => Some(f64::from(*number)),
-        Value::Text(text) if textual => text.trim().parse().ok().filter(|n: &f64| n.is_finite()),
+        Value::Text(text) if textual => text.trim().parse().ok(),
         _ => None,
     }
+    .filter(|number: &f64| number.is_finite())
 }
 
 fn blob(value: Value<'_>, notation: Notation) -> Option<Bytes> {
@@ -354,7 +359,7 @@ fn blob(value: Value<'_>, notation: Notation) -> Option<Bytes> {
 }
 
 fn time(value: &Value<'_>, notation: Notation) -> Option<Timestamp> {
-    match value {
+    let time = match value {
         Value::Time(time) => Some(*time),
         // Without its tag the number is of the same unit.
         Value::Int(millis) if notation == Notation::Cbor => Some(Timestamp::from_millis(*millis)),
@@ -365,5 +370,9 @@ fn time(value: &Value<'_>, notation: Notation) -> Option<Timestamp> {
             Err(_) => crate::time::parse_iso8601(text.trim()),
         },
         _ => None,
-    }
+    };
+    time.filter(|time| TIMES.contains(&time.millis()))
 }
+
+/// The years 1 to 9999: what every client can read back, and every notation write.
+const TIMES: std::ops::Range<i64> = -62_135_596_800_000..253_402_300_800_000;

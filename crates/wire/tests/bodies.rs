@@ -87,7 +87,7 @@ fn put_media_is_read_from_its_headers() {
             "x-amzn-stream-name" => "door",
             "x-amzn-fragment-timecode-type" => "RELATIVE",
             "x-amzn-producer-start-timestamp" => "1511852109.126",
-            "x-amzn-fragment-acknowledgment-required" => "1",
+            "x-amzn-fragment-acknowledgment-required" => "yes",
             _ => return None,
         };
         Some(value.to_owned())
@@ -96,7 +96,7 @@ fn put_media_is_read_from_its_headers() {
     let refused = decode::<kinesisvideo_media::PutMediaInput>(info, Codec::Json, &headers, b"", &caller());
     assert_eq!(refused.unwrap_err().code, "SerializationException");
     let headers = |name: &str| match name {
-        "x-amzn-fragment-acknowledgment-required" => Some("true".to_owned()),
+        "x-amzn-fragment-acknowledgment-required" => Some("1".to_owned()),
         other => headers(other),
     };
     let input = decode::<kinesisvideo_media::PutMediaInput>(info, Codec::Json, &headers, b"", &caller())
@@ -292,7 +292,7 @@ fn a_hostile_body_is_refused_in_words() {
         let (code, _) = refusal::<kinesis::op::CreateStream>(&format!(r#"{{"StreamName":"s","ShardCount":{number}}}"#));
         assert_eq!(code, "SerializationException", "{number}");
     }
-    for time in ["1e300", "\"now\"", "{}", "9223372036854775807"] {
+    for time in ["1e300", "\"now\"", "{}", "9223372036854775807", "253402300800", "-1e12"] {
         let body = format!(
             r#"{{"StreamName":"s","ShardId":"shardId-0","ShardIteratorType":"AT_TIMESTAMP","Timestamp":{time}}}"#
         );

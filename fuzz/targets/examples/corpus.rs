@@ -32,6 +32,18 @@ const PUT_MEDIA_HEADERS: [(&str, &str); 9] = [
     ("x-amzn-stream-name", "cam1"),
 ];
 
+/// Maps and lists of unknown length as the Java SDK writes them, and of known length; a time under tag 1.
+const CBOR_BODIES: &[(&str, &[u8])] = &[
+    (
+        "PutRecords",
+        b"\xbf\x6aStreamName\x64seen\x67Records\x9f\xbf\x64Data\x45hello\x6cPartitionKey\x61k\xff\xff\xff",
+    ),
+    (
+        "GetShardIterator",
+        b"\xa4\x6aStreamName\x64seen\x67ShardId\x74shardId-000000000000\x71ShardIteratorType\x6cAT_TIMESTAMP\x69Timestamp\xc1\x1b\x00\x00\x01\xa2\x03\x0c\x9a\xac",
+    ),
+];
+
 const BODIES: &[(&str, &str, &str)] = &[
     (
         "wire_kinesis",
@@ -179,6 +191,11 @@ fn main() {
     }
     for (target, operation, body) in BODIES {
         write(target, operation, format!("{operation}\n\n{body}").as_bytes());
+    }
+    for (operation, body) in CBOR_BODIES {
+        let head = format!("{operation}\ncontent-type: application/x-amz-cbor-1.1\n\n");
+        let name = format!("{operation}-cbor");
+        write("wire_kinesis", &name, &[head.as_bytes(), body].concat());
     }
     let headers: String = PUT_MEDIA_HEADERS
         .iter()

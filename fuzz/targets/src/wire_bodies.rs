@@ -133,6 +133,10 @@ fn body(signing_name: &str, data: &[u8]) {
         scope_service: Some(signing_name),
         target: Some(&*target).filter(|_| !info.service.target_prefix.is_empty()),
         action: Some(info.name).filter(|_| info.service.protocol == wire::Protocol::Query),
+        content_type: headers
+            .iter()
+            .find(|(name, _)| *name == "content-type")
+            .map(|(_, value)| *value),
     };
     let Ok(route) = registry().resolve(&address) else {
         panic!("{} cannot be addressed", info.name)
