@@ -153,6 +153,23 @@ impl OutcomeSource for FakeOutcomes {
     }
 }
 
+/// A track without more than it must have.
+pub fn track(number: u64, kind: TrackKind, codec_id: &str, codec_private: &str) -> Track {
+    Track {
+        number,
+        uid: number,
+        kind,
+        codec_id: codec_id.to_owned(),
+        codec_private: Bytes::copy_from_slice(codec_private.as_bytes()),
+        name: String::new(),
+        language: "eng".to_owned(),
+        default_duration_ns: None,
+        encoded: false,
+        video: None,
+        audio: None,
+    }
+}
+
 /// Streams as lists of events.
 #[derive(Default)]
 pub struct FakeVideo {
@@ -185,30 +202,15 @@ impl FakeVideo {
         };
         let start = Timestamp::from_millis(1_700_000_000_000 + count as i64 * 1000);
         let number = FragmentNumber::new(count, start.millis() as u64, 7);
-        let track = |number, kind, codec_id: &str| Track {
-            number,
-            uid: number,
-            kind,
-            codec_id: codec_id.to_owned(),
-            codec_private: Bytes::copy_from_slice(codec_private.as_bytes()),
-            name: String::new(),
-            language: "eng".to_owned(),
-            default_duration_ns: None,
-            encoded: false,
-            video: None,
-            audio: None,
-        };
-        let tracks = [
-            track(1, TrackKind::Audio, "A_AAC"),
-            track(2, TrackKind::Video, "V_MPEG4/ISO/AVC"),
-        ];
+        let audio = track(1, TrackKind::Audio, "A_AAC", codec_private);
+        let video = track(2, TrackKind::Video, "V_MPEG4/ISO/AVC", codec_private);
         self.push(
             arn,
             Event::FragmentStart(FragmentStart {
                 number,
                 server_timestamp: start,
                 producer_timestamp: start.plus_millis(-500),
-                tracks: tracks.into(),
+                tracks: [audio, video].into(),
                 timecode_scale_ns: 1_000_000,
                 live: true,
             }),
@@ -414,6 +416,22 @@ impl Authorizer for Everything {
     }
 }
 
+/// The context of a request from an account.
+pub fn context_of(account: &str) -> RequestContext {
+    RequestContext {
+        caller: Caller {
+            account: account.parse().unwrap(),
+            region: REGION.parse().unwrap(),
+            access_key_id: "AKIATEST".into(),
+            principal_arn: format!("arn:aws:iam::{account}:root").into(),
+            authorizer: Arc::new(Everything),
+        },
+        request_id: "request".into(),
+        base_url: "http://127.0.0.1:4577".into(),
+        received_at: Timestamp::from_millis(0),
+    }
+}
+
 pub fn key(name: &str) -> ResourceName {
     ResourceName {
         account: AccountId::DEFAULT,
@@ -487,19 +505,7 @@ impl Server {
         O: Operation,
         Rekognition: Handle<O>,
     {
-        let caller = Caller {
-            account: account.parse().unwrap(),
-            region: REGION.parse().unwrap(),
-            access_key_id: "AKIATEST".into(),
-            principal_arn: format!("arn:aws:iam::{account}:root").into(),
-            authorizer: Arc::new(Everything),
-        };
-        let context = RequestContext {
-            caller,
-            request_id: "request".into(),
-            base_url: "http://127.0.0.1:4577".into(),
-            received_at: Timestamp::from_millis(0),
-        };
+        let context = context_of(account);
         let request = Request {
             context,
             input,
