@@ -321,6 +321,7 @@ pub fn put_media(name: &str) -> Draft {
         .header("x-amzn-stream-name", name)
         .header("x-amzn-fragment-timecode-type", "ABSOLUTE")
         .header("x-amzn-producer-start-timestamp", "1795347223.436")
+        .header("x-amzn-fragment-acknowledgment-required", "1")
 }
 
 pub fn get_media(name: &str) -> Draft {
