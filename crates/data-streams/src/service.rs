@@ -10,7 +10,7 @@ use base::metrics::{IntCounterVec, MetricError, Metrics};
 use base::{AccountId, ApiError, Caller, Clock, Region, ResourceName, Timestamp};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use storage::{Catalog, CatalogError, NewRecord, RecordLog, SequenceNumber, ShardId, StreamId};
 use tokio::sync::broadcast;
 use wire::{Registry, kinesis};
@@ -77,6 +77,8 @@ pub struct DataStreams {
     stored: Records,
     streams: RwLock<Streams>,
     deletions: broadcast::Sender<StreamDeleted>,
+    /// Deleted streams whose records are still there.
+    unfinished: Mutex<Vec<StreamId>>,
     /// For the work that goes on when its caller has gone.
     this: Weak<DataStreams>,
 }
@@ -123,9 +125,12 @@ impl DataStreams {
             stored: Records::new(parts.catalog),
             streams: RwLock::default(),
             deletions: broadcast::channel(limits::DELETIONS_KEPT).0,
+            unfinished: Mutex::default(),
             this: this.clone(),
         });
-        for (name, mut record) in service.stored.load().await?.streams {
+        let loaded = service.stored.load().await?;
+        *service.unfinished.lock() = loaded.deleting;
+        for (name, mut record) in loaded.streams {
             if !record.ready {
                 let made = service.make_shards(&record).await;
                 made.map_err(|source| StartError::Log {
@@ -165,13 +170,9 @@ impl DataStreams {
 
     /// One round of [`DataStreams::run`].
     pub async fn sweep(&self) {
-        match self.stored.load().await {
-            Ok(loaded) => {
-                for id in loaded.deleting {
-                    self.finish_deletion(id).await;
-                }
-            }
-            Err(error) => tracing::warn!(%error, "data streams could not be swept"),
+        let unfinished = std::mem::take(&mut *self.unfinished.lock());
+        for id in unfinished {
+            self.finish_deletion(id).await;
         }
         let all: Vec<_> = self
             .streams
@@ -354,6 +355,7 @@ impl DataStreams {
         };
         if let Err(error) = gone {
             tracing::warn!(error, stream = id.0, "the records of a deleted stream are still there");
+            self.unfinished.lock().push(id);
         }
     }
 

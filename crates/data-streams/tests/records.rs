@@ -11,15 +11,11 @@ mod common;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use base::Timestamp;
+use common::failing::{FailingLog, Failure};
 use common::{START, Server, text};
 use serde_json::{Value, json};
-use storage::{Error, NewRecord, Position, ReadBatch, RecordLog, SequenceNumber, ShardId, StreamId};
-use tokio::sync::watch;
 
 async fn with_stream(shards: u32) -> Server {
     let server = Server::start().await;
@@ -389,78 +385,15 @@ async fn records_beyond_the_retention_are_forgotten() {
     assert_eq!(found.iter().map(|(key, ..)| key.as_str()).collect::<Vec<_>>(), ["new"]);
 }
 
-/// A log whose disk can be filled.
-struct FullDisk {
-    log: Arc<dyn RecordLog>,
-    full: Arc<AtomicBool>,
-}
-
-impl FullDisk {
-    fn room(&self) -> Result<(), Error> {
-        if self.full.load(Ordering::SeqCst) {
-            Err(Error::DiskFull)
-        } else {
-            Ok(())
-        }
-    }
-}
-
-#[async_trait]
-impl RecordLog for FullDisk {
-    async fn create_shard(&self, stream: StreamId, shard: ShardId, created: Timestamp) -> Result<(), Error> {
-        self.room()?;
-        self.log.create_shard(stream, shard, created).await
-    }
-
-    async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<SequenceNumber>, Error> {
-        self.room()?;
-        self.log.append(records).await
-    }
-
-    async fn read(
-        &self,
-        s: StreamId,
-        h: ShardId,
-        from: Position,
-        most: usize,
-        bytes: usize,
-    ) -> Result<ReadBatch, Error> {
-        self.log.read(s, h, from, most, bytes).await
-    }
-
-    async fn tip(&self, stream: StreamId, shard: ShardId) -> Result<Position, Error> {
-        self.log.tip(stream, shard).await
-    }
-
-    async fn position_at_time(&self, stream: StreamId, shard: ShardId, at: Timestamp) -> Result<Position, Error> {
-        self.log.position_at_time(stream, shard, at).await
-    }
-
-    fn watch(&self, stream: StreamId, shard: ShardId) -> Result<watch::Receiver<u64>, Error> {
-        self.log.watch(stream, shard)
-    }
-
-    async fn trim_before(&self, stream: StreamId, shard: ShardId, older_than: Timestamp) -> Result<(), Error> {
-        self.log.trim_before(stream, shard, older_than).await
-    }
-
-    async fn delete_stream(&self, stream: StreamId) -> Result<(), Error> {
-        self.log.delete_stream(stream).await
-    }
-}
-
 #[tokio::test]
 async fn a_full_disk_answers_500_and_what_was_acknowledged_can_still_be_read() {
-    let full = Arc::new(AtomicBool::new(false));
-    let server = {
-        let full = full.clone();
-        Server::start_with(move |log| Arc::new(FullDisk { log, full })).await
-    };
+    let failure = Failure::default();
+    let server = Server::start_with(|log| FailingLog::over(log, &failure)).await;
     server
         .ok("CreateStream", json!({"StreamName": "s", "ShardCount": 1}))
         .await;
     server.ok("PutRecord", put("k", "AA==")).await;
-    full.store(true, Ordering::SeqCst);
+    failure.fill_disk();
     let batch = json!({"StreamName": "s", "Records": [{"PartitionKey": "k", "Data": ""}]});
     for (operation, body) in [
         ("PutRecord", put("k", "AA==")),
@@ -478,7 +411,7 @@ async fn a_full_disk_answers_500_and_what_was_acknowledged_can_still_be_read() {
         server.read(server.iterator("s", 0, "TRIM_HORIZON").await).await.len(),
         1
     );
-    full.store(false, Ordering::SeqCst);
+    failure.end();
     server.ok("PutRecord", put("k", "AA==")).await;
     server
         .ok("CreateStream", json!({"StreamName": "t", "ShardCount": 1}))

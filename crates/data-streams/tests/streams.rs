@@ -12,7 +12,8 @@ mod common;
 use std::sync::Arc;
 
 use base::{Authorizer, ResourceName};
-use common::{START, Server, text};
+use common::failing::{FailingLog, Failure};
+use common::{START, Server, open_log, service, text};
 use data_streams::{PutError, StreamDeleted};
 use serde_json::{Value, json};
 
@@ -439,4 +440,73 @@ async fn streams_and_records_are_there_after_a_restart() {
         .ok("PutRecord", json!({"StreamName": "s", "Data": "", "PartitionKey": "k"}))
         .await;
     assert!(text(&next["SequenceNumber"]).parse::<u128>().unwrap() > number);
+}
+
+#[tokio::test]
+async fn a_deletion_whose_records_stay_for_now_frees_the_name_and_is_finished_later() {
+    let failure = Failure::default();
+    let server = Server::start_with(|log| FailingLog::over(log, &failure)).await;
+    server
+        .ok("CreateStream", json!({"StreamName": "s", "ShardCount": 1}))
+        .await;
+    server
+        .ok(
+            "PutRecord",
+            json!({"StreamName": "s", "Data": "AA==", "PartitionKey": "k"}),
+        )
+        .await;
+    let waiting = || server.catalog.page("-/-/data-stream-id/", None, 10);
+    failure.fill_disk();
+    server.ok("DeleteStream", json!({"StreamName": "s"})).await;
+    assert_eq!(
+        server.code("DescribeStream", json!({"StreamName": "s"})).await,
+        "ResourceNotFoundException"
+    );
+    assert_eq!(
+        waiting().await.unwrap().entries.len(),
+        1,
+        "the catalog still knows whose records are to go"
+    );
+    failure.end();
+    server.service.sweep().await;
+    assert_eq!(waiting().await.unwrap().entries, []);
+    server
+        .ok("CreateStream", json!({"StreamName": "s", "ShardCount": 1}))
+        .await;
+    assert_eq!(server.read(server.iterator("s", 0, "TRIM_HORIZON").await).await, []);
+}
+
+#[tokio::test]
+async fn a_creation_that_was_cut_off_is_finished_at_the_next_start() {
+    let failure = Failure::default();
+    let server = Server::start_with(|log| FailingLog::over(log, &failure)).await;
+    failure.stop_writes();
+    let body = json!({"StreamName": "s", "ShardCount": 3});
+    // The catalog has the stream by then; its shards are never made.
+    let cut = tokio::time::timeout(std::time::Duration::from_millis(200), server.call("CreateStream", body));
+    assert!(cut.await.is_err());
+    assert_eq!(
+        server.code("DescribeStream", json!({"StreamName": "s"})).await,
+        "ResourceNotFoundException"
+    );
+
+    let folder = tempfile::TempDir::new().unwrap();
+    let log = open_log(&folder, &server.clock);
+    let (restarted, registry) = service(&server.catalog, log.records(), &server.clock, &server.key_ring).await;
+    let server = Server {
+        service: restarted,
+        registry,
+        log,
+        folder,
+        ..server
+    };
+    assert_eq!(server.ok("ListStreams", json!({})).await["StreamNames"], json!(["s"]));
+    for key in ["a", "b", "c", "d"] {
+        server
+            .ok(
+                "PutRecord",
+                json!({"StreamName": "s", "Data": "AA==", "PartitionKey": key}),
+            )
+            .await;
+    }
 }

@@ -1,6 +1,8 @@
 //! The service over the real record log and catalog in a temporary directory, called as a client would: with JSON.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod failing;
+
 use std::sync::Arc;
 
 use auth::KeyRing;
