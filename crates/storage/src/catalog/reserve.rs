@@ -12,44 +12,48 @@ use super::{Change, Expect};
 #[derive(Debug)]
 pub(super) struct Reserve {
     path: PathBuf,
-    held: bool,
+    bytes: u64,
 }
 
 impl Reserve {
-    /// The reserve of a database file, taken if there is room.
+    /// The reserve of a database file, taken as far as there is room.
     pub(super) fn of(database: &std::path::Path) -> Self {
         let mut name = database.as_os_str().to_owned();
         name.push("-reserve");
         let mut reserve = Reserve {
             path: name.into(),
-            held: false,
+            bytes: 0,
         };
         reserve.take();
         reserve
     }
 
-    /// True when the space is set aside, or was just now. A file system that cannot set space aside counts as holding it:
-    /// then a full disk may refuse deletions too.
+    /// Sets aside as much as there is room for, up to all of it. True when that is all of it: then the disk is not full.
     pub(super) fn take(&mut self) -> bool {
-        if !self.held {
-            self.held = self.allocate().is_ok();
-            if !self.held {
-                self.give_up();
+        let steps = std::iter::successors(Some(CATALOG_RESERVE_BYTES), |bytes| Some(bytes / 2));
+        for bytes in steps.take_while(|bytes| *bytes >= 1 << 16) {
+            if bytes <= self.bytes {
+                break;
+            }
+            if self.allocate(bytes).is_ok() {
+                self.bytes = bytes;
             }
         }
-        self.held
+        self.bytes == CATALOG_RESERVE_BYTES
     }
 
-    /// Gives the space back to the file system.
+    /// Gives the space back to the file system. What is left of it after the change that needed it is to be taken again
+    /// at once, before another writer has it.
     pub(super) fn give_up(&mut self) {
-        self.held = false;
+        self.bytes = 0;
         let _ = rustix::fs::unlink(&self.path);
     }
 
-    fn allocate(&self) -> rustix::io::Result<()> {
+    /// A file system that cannot set space aside counts as having done so: there a full disk may refuse deletions too.
+    fn allocate(&self, bytes: u64) -> rustix::io::Result<()> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = rustix::fs::open(&self.path, flags, Mode::RUSR | Mode::WUSR)?;
-        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, CATALOG_RESERVE_BYTES) {
+        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
             Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
             other => other,
         }

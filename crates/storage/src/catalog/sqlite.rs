@@ -99,13 +99,23 @@ impl SqliteCatalog {
     /// Opens the file, or makes it. A file of a newer schema is refused, an older one is brought up to date.
     pub fn open(path: &Path, options: SqliteOptions) -> Result<Self, CatalogError> {
         let mut reserve = Reserve::of(path);
-        let writer = match open_writer(path) {
+        let mut writer = match open_writer(path) {
             Err(CatalogError::Full) => {
                 reserve.give_up();
                 open_writer(path)?
             }
             other => other?,
         };
+        if reserve.take() {
+            match make_room(&mut writer) {
+                Err(error) if is_full(&error) => {
+                    reserve.give_up();
+                    checkpoint(&writer);
+                    reserve.take();
+                }
+                other => other.map_err(|e| engine(&e))?,
+            }
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
         let readers = [(); 2].map(|()| connect(path, flags).map_err(|e| engine(&e)));
         let (writes, write_queue) = mpsc::channel(CATALOG_QUEUE_MAX);
@@ -249,7 +259,7 @@ fn prepare(connection: &mut Connection) -> Result<(), CatalogError> {
     if schema == 0 {
         create(connection).map_err(|e| engine(&e))?;
     }
-    make_room(connection).map_err(|e| engine(&e))
+    Ok(())
 }
 
 fn create(connection: &mut Connection) -> rusqlite::Result<()> {
@@ -265,13 +275,20 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
 }
 
 /// Grows the write-ahead log, which is made anew at every start, and leaves free pages in the file: while the disk is full
-/// the log's blocks are written over.
-fn make_room(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(
-        "BEGIN IMMEDIATE; CREATE TABLE room (bytes BLOB) STRICT; INSERT INTO room VALUES (zeroblob(524288)); COMMIT;
-         DROP TABLE room;",
-    )?;
-    connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))
+/// these blocks are written over.
+fn make_room(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute_batch("CREATE TABLE room (bytes BLOB) STRICT; INSERT INTO room VALUES (zeroblob(524288));")?;
+    transaction.commit()?;
+    connection.execute_batch("DROP TABLE room")?;
+    checkpoint(connection);
+    Ok(())
+}
+
+/// Moves what the write-ahead log holds into the file, so that the log's blocks can be written over. Failing is no harm:
+/// what is in the log is durable.
+fn checkpoint(connection: &Connection) {
+    let _ = connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
 }
 
 fn write_loop(
@@ -299,7 +316,9 @@ fn write_loop(
 /// Writes a group in one transaction and answers it. An error means that the device failed.
 fn write_group(connection: &mut Connection, reserve: &mut Reserve, mut group: Vec<Write>) -> Result<(), CatalogError> {
     if !reserve.take() {
-        group = refuse_additions(group);
+        let (rest, additions) = set_additions_apart(group);
+        refuse(additions, &CatalogError::Full);
+        group = rest;
     }
     let error = match transact(connection, &group) {
         Ok(results) => {
@@ -308,20 +327,33 @@ fn write_group(connection: &mut Connection, reserve: &mut Reserve, mut group: Ve
         }
         Err(error) => error,
     };
-    if is_fatal(&error) {
-        let closed = CatalogError::Closed(error.to_string());
-        group
-            .into_iter()
-            .for_each(|write| drop(write.answer.send(Err(closed.clone()))));
-        return Err(closed);
-    }
-    if is_full(&error) {
+    let (rest, additions) = if is_full(&error) {
         reserve.give_up();
-        group = refuse_additions(group);
         // What the write-ahead log holds moves into the file, so that the log's own space can be used again.
-        let _ = connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
+        checkpoint(connection);
+        set_additions_apart(group)
+    } else {
+        (group, Vec::new())
+    };
+    let results = if is_fatal(&error) {
+        Err(error)
+    } else {
+        one_by_one(connection, &rest)
+    };
+    // Before anybody is answered: who hears that the disk is full may be about to fill what is left of it.
+    reserve.take();
+    refuse(additions, &CatalogError::Full);
+    match results {
+        Ok(results) => {
+            answer(rest, results);
+            Ok(())
+        }
+        Err(error) => {
+            let closed = CatalogError::Closed(error.to_string());
+            refuse(rest, &closed);
+            Err(closed)
+        }
     }
-    one_by_one(connection, group)
 }
 
 fn answer(group: Vec<Write>, results: Vec<Result<u64, CatalogError>>) {
@@ -330,33 +362,29 @@ fn answer(group: Vec<Write>, results: Vec<Result<u64, CatalogError>>) {
     }
 }
 
-/// While the disk is full, what would only take more space is refused; gives the rest.
-fn refuse_additions(group: Vec<Write>) -> Vec<Write> {
-    let (rest, refused): (Vec<_>, Vec<_>) = group.into_iter().partition(|write| frees(&write.changes));
-    for write in refused {
-        let _ = write.answer.send(Err(CatalogError::Full));
+fn refuse(group: Vec<Write>, why: &CatalogError) {
+    for write in group {
+        let _ = write.answer.send(Err(why.clone()));
     }
-    rest
 }
 
-/// Each commit in a transaction of its own, so that none fails for the sake of its neighbour.
-fn one_by_one(connection: &mut Connection, group: Vec<Write>) -> Result<(), CatalogError> {
-    let mut waiting = group.into_iter();
-    while let Some(write) = waiting.next() {
-        let result = match transact(connection, std::slice::from_ref(&write)) {
-            Ok(mut results) => results.pop().unwrap_or_else(|| Err(closed())),
-            Err(error) if is_fatal(&error) => {
-                let closed = CatalogError::Closed(error.to_string());
-                for write in std::iter::once(write).chain(waiting) {
-                    let _ = write.answer.send(Err(closed.clone()));
-                }
-                return Err(closed);
-            }
-            Err(error) => Err(engine(&error)),
-        };
-        let _ = write.answer.send(result);
+/// While the disk is full, what would only take more space is refused.
+fn set_additions_apart(group: Vec<Write>) -> (Vec<Write>, Vec<Write>) {
+    group.into_iter().partition(|write| frees(&write.changes))
+}
+
+/// Each commit in a transaction of its own, so that none fails for the sake of its neighbour. An error means that the
+/// device failed.
+fn one_by_one(connection: &mut Connection, group: &[Write]) -> rusqlite::Result<Vec<Result<u64, CatalogError>>> {
+    let mut results = Vec::with_capacity(group.len());
+    for write in group {
+        match transact(connection, std::slice::from_ref(write)) {
+            Ok(mut result) => results.push(result.pop().unwrap_or_else(|| Err(closed()))),
+            Err(error) if is_fatal(&error) => return Err(error),
+            Err(error) => results.push(Err(engine(&error))),
+        }
     }
-    Ok(())
+    Ok(results)
 }
 
 fn transact(connection: &mut Connection, group: &[Write]) -> rusqlite::Result<Vec<Result<u64, CatalogError>>> {
