@@ -86,9 +86,10 @@ impl Vision for Sight {
     fn model(&self) -> ModelVersion {
         match self {
             Sight::Pool(pool) => Vision::model(pool),
+            // Collections can be made before the models are prepared; they hold what the default embedder will read.
             Sight::Blind(_) => ModelVersion {
-                id: "none".to_owned(),
-                dimensions: 0,
+                id: "sface-2021dec".to_owned(),
+                dimensions: 128,
             },
         }
     }
