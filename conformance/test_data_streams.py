@@ -102,11 +102,15 @@ def test_all_five_iterators_begin_where_they_say(kinesis, name):
     assert [r["Data"] for r in kinesis.get_records(ShardIterator=latest)["Records"]] == [b"new"]
 
 
-def test_a_record_of_the_largest_size_is_taken_and_a_larger_one_is_not(kinesis, stream):
-    largest = b"x" * (10 * 1024 * 1024 - 1)
-    kinesis.put_record(StreamName=stream, Data=largest, PartitionKey="k")
-    code, status = failure(lambda: kinesis.put_record(StreamName=stream, Data=largest + b"yy", PartitionKey="k"))
+@pytest.mark.parametrize("kib, settings", [(1024, {}), (10240, {"MaxRecordSizeInKiB": 10240})])
+def test_a_record_of_the_largest_size_is_taken_and_a_larger_one_is_not(kinesis, name, kib, settings):
+    # AWS's default is 1 MiB, data and partition key together; a stream can be made for more.
+    kinesis.create_stream(StreamName=name, ShardCount=1, **settings)
+    largest = b"x" * (kib * 1024 - 1)
+    kinesis.put_record(StreamName=name, Data=largest, PartitionKey="k")
+    code, status = failure(lambda: kinesis.put_record(StreamName=name, Data=largest + b"y", PartitionKey="k"))
     assert status == 400 and code in ("ValidationException", "InvalidArgumentException")
+    assert [r["Data"] for r in read(kinesis, name, "shardId-000000000000")] == [largest]
 
 
 def test_errors_are_declared(kinesis, stream):

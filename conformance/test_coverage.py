@@ -1,0 +1,44 @@
+"""docs/reference/coverage.md says of every operation whether the server carries it out; the server is asked."""
+
+import re
+
+import botocore.session
+
+from harness import ROOT
+from test_access import send
+
+# PutMedia and the operations of players are in no model and have tests of their own; DynamoDB and CloudWatch are listed
+# for the Kinesis Client Library alone.
+LISTED_ONLY = {"PutMedia", "GetDASHManifest", "GetHLSMasterPlaylist", "GetHLSMediaPlaylist", "GetMP4InitFragment", "GetMP4MediaFragment", "GetTSFragment"}
+NOT_ASKED = {"dynamodb", "cloudwatch"}
+
+
+def documented():
+    table, service = {}, None
+    for line in (ROOT / "docs/reference/coverage.md").read_text().splitlines():
+        if line.startswith("## "):
+            service = line[3:]
+        row = re.fullmatch(r"\| (\w+) \| (yes|no) \|", line)
+        if row:
+            table[service, row.group(1)] = row.group(2) == "yes"
+    return table
+
+
+def test_the_coverage_table_is_what_the_server_does(own_server):
+    session = botocore.session.get_session()
+    table = documented()
+    services = {service for service, _ in table} - NOT_ASKED
+    assert len(services) == 10
+    root = (own_server.access_key, own_server.secret)
+    wrong = []
+    for service in sorted(services):
+        model = session.get_service_model(service)
+        known = {operation for name, operation in table if name == service} - LISTED_ONLY
+        assert known == set(model.operation_names), service
+        for operation in sorted(known):
+            status, code, _, text = send(own_server, service, operation, root)
+            refused = b"is not implemented by this server" in text
+            assert not refused or (400 <= status < 500 and code), (service, operation, status, code)
+            if refused == table[service, operation]:
+                wrong.append((service, operation, status, text[:120]))
+    assert wrong == []
