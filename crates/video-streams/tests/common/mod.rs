@@ -414,3 +414,134 @@ pub fn data(folder: &str) -> Vec<(String, Bytes)> {
     };
     files.into_iter().map(read).collect()
 }
+
+#[path = "../../src/testing.rs"]
+pub mod testing;
+
+/// A fragment as a client of GetMedia reads it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// Its number.
+    pub number: String,
+    /// The cluster's timecode.
+    pub timecode: Option<u64>,
+    /// Its frames' bytes as text.
+    pub frames: Vec<String>,
+    /// The continuation token, if the document has one.
+    pub token: Option<String>,
+}
+
+/// Reads the answer of a GetMedia as a client does.
+pub struct Viewer {
+    answer: ByteStream,
+    reader: Reader,
+    at: u64,
+    pieces: Vec<(u64, Bytes)>,
+    pub seen: Vec<Seen>,
+}
+
+impl Viewer {
+    pub fn new(answer: ByteStream) -> Self {
+        Viewer {
+            answer,
+            reader: Reader::new(Limits::default()),
+            at: 0,
+            pieces: Vec::new(),
+            seen: Vec::new(),
+        }
+    }
+
+    /// Takes the next piece of the answer; false at its end.
+    pub async fn step(&mut self) -> bool {
+        let Some(piece) = self.answer.next().await else {
+            return false;
+        };
+        self.reader.push(piece.unwrap());
+        while let Some(event) = self.reader.next().unwrap() {
+            match event {
+                Event::ClusterStart { .. } => (self.at, self.pieces) = (0, Vec::new()),
+                Event::Data(bytes) => {
+                    self.pieces.push((self.at, bytes.clone()));
+                    self.at += bytes.len() as u64;
+                }
+                Event::ClusterTimecode(timecode) => self.seen.last_mut().unwrap().timecode = Some(timecode),
+                Event::BlockEnd(block) => {
+                    let frame = self.cut(block.payload_offset, block.payload_len);
+                    self.seen.last_mut().unwrap().frames.push(frame);
+                }
+                Event::Tag(tag) => self.tag(&tag),
+                _ => {}
+            }
+        }
+        true
+    }
+
+    fn tag(&mut self, tag: &matroska::Tag) {
+        let value = tag.as_str().unwrap_or_default().to_owned();
+        match tag.name.as_str() {
+            "AWS_KINESISVIDEO_FRAGMENT_NUMBER" => self.seen.push(Seen {
+                number: value,
+                timecode: None,
+                frames: Vec::new(),
+                token: None,
+            }),
+            "AWS_KINESISVIDEO_CONTINUATION_TOKEN" => self.seen.last_mut().unwrap().token = Some(value),
+            _ => {}
+        }
+    }
+
+    fn cut(&self, offset: u64, length: u64) -> String {
+        let mut bytes = Vec::new();
+        for (at, piece) in &self.pieces {
+            let from = offset.max(*at) - at;
+            let to = (offset + length).saturating_sub(*at).min(piece.len() as u64);
+            if from < to {
+                bytes.extend_from_slice(&piece[from as usize..to as usize]);
+            }
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Reads until `done` says so.
+    pub async fn until(&mut self, done: impl Fn(&[Seen]) -> bool) {
+        while !done(&self.seen) {
+            assert!(self.step().await, "the answer ended: {:?}", self.seen);
+        }
+    }
+
+    /// Reads until so many documents are complete.
+    pub async fn until_complete(&mut self, count: usize) {
+        self.until(|seen| seen.iter().filter(|fragment| fragment.token.is_some()).count() >= count)
+            .await;
+    }
+
+    /// The timecodes of the fragments that were complete.
+    pub fn complete(&self) -> Vec<u64> {
+        let complete = self.seen.iter().filter(|fragment| fragment.token.is_some());
+        complete.map(|fragment| fragment.timecode.unwrap()).collect()
+    }
+}
+
+impl Service {
+    /// A client of GetMedia.
+    pub async fn view(&self, name: &str, selector: media::StartSelector) -> Viewer {
+        Viewer::new(self.open_get(name, selector).await.unwrap())
+    }
+}
+
+impl Put {
+    /// Waits for this ack; others before it are passed over.
+    pub async fn wait_for(&mut self, wanted: &str) {
+        while let Some(ack) = self.ack().await {
+            if ack == wanted {
+                return;
+            }
+        }
+        panic!("the connection ended without {wanted}");
+    }
+}
+
+/// A fragment of two frames that ends itself.
+pub fn fragment(body: testing::Body, timecode: u64) -> testing::Body {
+    body.cluster(timecode).frame(1, 0).frame(1, 40).end_of_fragment()
+}
