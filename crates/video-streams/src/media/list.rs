@@ -39,6 +39,17 @@ impl Place {
         })
     }
 
+    /// The model does not require a selector; without one and without a token, everything is listed.
+    fn everything(stream: StreamId) -> Self {
+        Place {
+            stream: stream.0,
+            server_time: true,
+            start_ms: i64::MIN,
+            end_ms: i64::MAX,
+            after: None,
+        }
+    }
+
     fn query(&self, limit: usize) -> Option<FragmentQuery> {
         let after: Option<FragmentNumber> = match &self.after {
             Some(after) => Some(after.parse().ok()?),
@@ -71,7 +82,7 @@ impl Handle<op::ListFragments> for VideoStreams {
                 place.ok_or_else(|| invalid("The NextToken is not one of this stream."))?
             }
             (None, Some(selector)) => Place::new(state.id, selector)?,
-            (None, None) => return Err(invalid("FragmentSelector is needed where there is no NextToken.").into()),
+            (None, None) => Place::everything(state.id),
         };
         let limit = input.max_results.and_then(|max| usize::try_from(max).ok());
         let limit = limit
