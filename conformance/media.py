@@ -1,6 +1,7 @@
 """What the media tests share: streams, reading GetMedia until enough is there, comparing fragments."""
 
 import contextlib
+import datetime
 import time
 
 import mkv
@@ -19,14 +20,19 @@ def archived(server, **options):
     return server.client("kinesis-video-archived-media", **options)
 
 
-def list_fragments(server, name, **selector):
-    client, found, token = archived(server), [], {}
+ALL_TIME = {"FragmentSelectorType": "SERVER_TIMESTAMP", "TimestampRange": {
+    "StartTimestamp": datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc),
+    "EndTimestamp": datetime.datetime(2100, 1, 1, tzinfo=datetime.timezone.utc)}}
+
+
+def list_fragments(server, name, selector=ALL_TIME):
+    client, found, more = archived(server), [], {"FragmentSelector": selector}
     while True:
-        page = client.list_fragments(StreamName=name, **selector, **token)
+        page = client.list_fragments(StreamName=name, **more)
         found += page["Fragments"]
         if "NextToken" not in page:
             return sorted(found, key=lambda fragment: int(fragment["FragmentNumber"]))
-        token = {"NextToken": page["NextToken"]}
+        more = {"NextToken": page["NextToken"]}
 
 
 def get_media(server, name, documents, *, within=20, **selector):

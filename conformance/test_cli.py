@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import mkv
+from harness import REGION, binary
 from media import make_stream
 from putmedia import persisted, put
 
@@ -18,10 +19,8 @@ AWS = pathlib.Path(sys.executable).with_name("aws")
 @pytest.fixture(scope="module")
 def aws(server, tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
-    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "AWS_PAGER": "", "AWS_PROFILE": "sightglass"}
-    binary = os.environ.get("SIGHTGLASS_BIN")
-    from harness import binary as default_binary
-    subprocess.run([binary or default_binary(), "env", "--data-dir", str(server.data_dir), "--profile", "sightglass"], check=True, env=environment,
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "AWS_PAGER": "", "AWS_PROFILE": "sightglass", "AWS_DEFAULT_REGION": REGION}
+    subprocess.run([binary(), "env", "--data-dir", str(server.data_dir), "--profile", "sightglass"], check=True, env=environment,
                    capture_output=True)
 
     def run(*arguments, ok=True):
@@ -51,10 +50,11 @@ def test_video_streams(aws, server, name, tmp_path):
         "--data-retention-change-in-hours", "1")
     endpoint = aws("kinesisvideo", "get-data-endpoint", "--stream-name", name, "--api-name", "LIST_FRAGMENTS")["DataEndpoint"]
     numbers = persisted(put(server, name, mkv.header() + mkv.cluster(1000, mkv.block(b"frame"))))
-    fragments = aws("kinesis-video-archived-media", "list-fragments", "--stream-name", name, "--endpoint-url", endpoint)["Fragments"]
+    fragments = aws("kinesis-video-archived-media", "list-fragments", "--stream-name", name, "--endpoint-url", endpoint, "--fragment-selector",
+                    "FragmentSelectorType=SERVER_TIMESTAMP,TimestampRange={StartTimestamp=1577836800,EndTimestamp=4102444800}")["Fragments"]
     assert [f["FragmentNumber"] for f in fragments] == numbers
     out = tmp_path / "media.mkv"
-    aws("kinesis-video-archived-media", "get-media-for-fragment-list", "--stream-name", name, "--fragments", *numbers, "--endpoint-url", endpoint, str(out))
+    aws("kinesis-video-archived-media", "get-media-for-fragment-list", str(out), "--stream-name", name, "--endpoint-url", endpoint, "--fragments", *numbers)
     [document] = mkv.documents(out.read_bytes())
     assert document.fragments[0].blocks[0].payload == b"frame"
     aws("kinesisvideo", "delete-stream", "--stream-arn", arn)
@@ -83,12 +83,12 @@ def test_collections_and_processors(aws, server, name):
     video = make_stream(server, name)
     aws("kinesis", "create-stream", "--stream-name", name, "--shard-count", "1")
     aws("rekognition", "create-stream-processor", "--name", name, "--role-arn", "arn:aws:iam::000000000000:role/any",
-        "--stream-processor-input", json.dumps({"KinesisVideoStream": {"Arn": video}}),
+        "--input", json.dumps({"KinesisVideoStream": {"Arn": video}}),
         "--stream-processor-output", json.dumps({"KinesisDataStream": {"Arn": f"arn:aws:kinesis:us-west-2:000000000000:stream/{name}"}}),
-        "--settings", json.dumps({"FaceSearch": {"CollectionId": name}}), "--region", "us-west-2")
-    aws("rekognition", "describe-stream-processor", "--name", name, "--region", "us-west-2")
-    aws("rekognition", "list-stream-processors", "--region", "us-west-2")
-    aws("rekognition", "delete-stream-processor", "--name", name, "--region", "us-west-2")
+        "--settings", json.dumps({"FaceSearch": {"CollectionId": name}}))
+    aws("rekognition", "describe-stream-processor", "--name", name)
+    aws("rekognition", "list-stream-processors")
+    aws("rekognition", "delete-stream-processor", "--name", name)
     aws("rekognition", "delete-collection", "--collection-id", name)
 
 

@@ -33,7 +33,8 @@ def photographs():
 
 @pytest.fixture
 def rekognition(server):
-    return server.client("rekognition")
+    # Bad arguments must reach the server, not the SDK's own checks.
+    return server.client("rekognition", parameter_validation=False)
 
 
 @pytest.fixture
@@ -148,7 +149,7 @@ class Processor:
     def __init__(self, server, name):
         self.server, self.name = server, name
         self.video = make_stream(server, name)
-        self.kinesis, self.rekognition = server.client("kinesis"), server.client("rekognition")
+        self.kinesis, self.rekognition = server.client("kinesis"), server.client("rekognition", parameter_validation=False)
         self.kinesis.create_stream(StreamName=name, ShardCount=1)
         self.output = self.kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]["StreamARN"]
         self.rekognition.create_collection(CollectionId=name)
