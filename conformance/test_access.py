@@ -13,7 +13,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
-from harness import REGION
+from harness import REGION, eventually
 
 SERVICES = ["kinesisvideo", "kinesis-video-media", "kinesis-video-archived-media", "kinesis", "rekognition", "sts"]
 # These need no permission, or answer to any signed caller.
@@ -206,5 +206,11 @@ def test_a_revoked_key_is_worth_nothing(server):
     sts = server.client("sts", access_key=key, secret=secret)
     assert sts.get_caller_identity()["Account"] == "000000000000"
     server.run("keys", "revoke", key)
-    import harness
-    harness.eventually(lambda: failure(sts.get_caller_identity)[0] in ("InvalidClientTokenId", "UnrecognizedClientException"))
+
+    def refused():
+        try:
+            sts.get_caller_identity()
+        except ClientError as error:
+            return error.response["Error"]["Code"] in ("InvalidClientTokenId", "UnrecognizedClientException")
+
+    eventually(refused)
