@@ -7,6 +7,7 @@
 
 pub mod limits;
 mod pool;
+pub mod protocol;
 mod types;
 
 pub use pool::{FrameSender, ResultReceiver, SendReport, VisionPool};
