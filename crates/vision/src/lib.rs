@@ -6,8 +6,10 @@
 //! gives an outcome for each. It knows nothing of collections, streams or records.
 
 pub mod limits;
+pub mod manifest;
 mod pool;
 pub mod protocol;
+mod schedule;
 mod types;
 
 pub use pool::{FrameSender, ResultReceiver, SendReport, VisionPool};

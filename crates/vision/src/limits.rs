@@ -76,3 +76,15 @@ pub const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
 /// A worker that lived this long resets the pause.
 pub const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+
+/// Frames that wait at the server while catching up, before the sender must wait.
+pub const CATCH_UP_FRAMES: usize = 32;
+
+/// Video time that may wait at the server before a live session goes on at a later key frame.
+pub const LAG_MS: i64 = 2_000;
+
+/// Outcomes that nobody fetched before a session is closed: nine minutes of skipped frames at 30 frames/s.
+pub const UNREAD_OUTCOMES: usize = 16_384;
+
+/// A worker's lines of complaint that are passed on to the log; the rest is discarded.
+pub const STDERR_LINES: usize = 20;

@@ -1,0 +1,216 @@
+//! From a picture to its faces: scale, detect, measure, and embed all faces or, with a tracker, those that are worth it.
+
+use vision::limits::MAX_FACES;
+use vision::{BoundingBox, Face, Landmarks, Point, Pose, Quality};
+
+use crate::align::{SIDE, crop};
+use crate::codec::{Scaler, View};
+use crate::detect::{Detection, InputShape, SCORE_MIN, suppress};
+use crate::engine::{Engine, EngineError};
+use crate::measure::{Patch, pose};
+use crate::track::{Seen, Tracker};
+
+/// Faces narrower than this in the picture are not embedded for a track: SFace sees 112 pixels.
+const EMBED_WIDTH_MIN: f32 = 20.0;
+
+/// A still image is searched at both of these longer sides: large faces at the small one, small faces at the large one.
+const IMAGE_SIDES: [usize; 2] = [640, 1_600];
+
+/// The networks and the buffers that every picture uses again.
+pub struct Analyser {
+    engine: Engine,
+    scaler: Scaler,
+    bgr: Vec<u8>,
+    input: Vec<f32>,
+    crop: Vec<f32>,
+}
+
+impl Analyser {
+    /// Around a loaded engine.
+    pub fn new(engine: Engine) -> Analyser {
+        Analyser {
+            engine,
+            scaler: Scaler::new(),
+            bgr: Vec::new(),
+            input: Vec::new(),
+            crop: vec![0.0; 3 * SIDE * SIDE],
+        }
+    }
+
+    /// Numbers in a vector.
+    pub fn embedding_len(&self) -> usize {
+        self.engine.embedding_len()
+    }
+
+    /// The detections at one size of input, best first.
+    fn detect(&mut self, view: &View<'_>, side: usize) -> Result<Vec<Detection>, EngineError> {
+        let shape = InputShape::new(view.width(), view.height(), side);
+        if self
+            .scaler
+            .to_bgr(view, shape.width, shape.height, &mut self.bgr)
+            .is_err()
+        {
+            return Ok(Vec::new());
+        }
+        self.input.resize(shape.len(), 0.0);
+        shape.fill(&self.bgr, &mut self.input);
+        let mut found = self.engine.detect(&self.input, &shape, SCORE_MIN)?;
+        found.truncate(MAX_FACES);
+        Ok(found)
+    }
+
+    fn embed(&mut self, view: &View<'_>, detection: &Detection) -> Result<Option<Vec<f32>>, EngineError> {
+        if !crop(view, &detection.points, &mut self.crop) {
+            return Ok(None);
+        }
+        self.engine.embed(&mut self.crop).map(Some)
+    }
+
+    /// The faces of a still image, largest box first.
+    pub fn image(&mut self, view: &View<'_>, embed: bool) -> Result<Vec<Face>, EngineError> {
+        let longer = view.width().max(view.height());
+        let [small, large] = IMAGE_SIDES;
+        let mut found = self.detect(view, small)?;
+        if longer > small {
+            found.extend(self.detect(view, large)?);
+            found = suppress(found);
+        }
+        found.sort_by(|a, b| (b.area[2] * b.area[3]).total_cmp(&(a.area[2] * a.area[3])));
+        found.truncate(MAX_FACES);
+        self.untracked(view, &found, embed)
+    }
+
+    /// The faces of a video picture, best first.
+    pub fn video(
+        &mut self,
+        view: &View<'_>,
+        side: usize,
+        time_ms: i64,
+        tracker: Option<&mut Tracker>,
+    ) -> Result<Vec<Face>, EngineError> {
+        let found = self.detect(view, side)?;
+        match tracker {
+            Some(tracker) => self.tracked(view, &found, time_ms, tracker),
+            None => self.untracked(view, &found, true),
+        }
+    }
+
+    fn untracked(&mut self, view: &View<'_>, found: &[Detection], embed: bool) -> Result<Vec<Face>, EngineError> {
+        let mut faces = Vec::with_capacity(found.len());
+        for detection in found {
+            let quality = Patch::new(view, detection.area).quality();
+            let mut face = describe(view, detection, pose(&detection.points), quality);
+            if embed {
+                face.embedding = self.embed(view, detection)?;
+            }
+            faces.push(face);
+        }
+        Ok(faces)
+    }
+
+    fn tracked(
+        &mut self,
+        view: &View<'_>,
+        found: &[Detection],
+        time_ms: i64,
+        tracker: &mut Tracker,
+    ) -> Result<Vec<Face>, EngineError> {
+        let mut faces = Vec::with_capacity(found.len());
+        let mut seen = Vec::with_capacity(found.len());
+        for detection in found {
+            let patch = Patch::new(view, detection.area);
+            let (pose, quality) = (pose(&detection.points), patch.quality());
+            faces.push(describe(view, detection, pose, quality));
+            seen.push(Seen {
+                detection: *detection,
+                signature: patch.signature(),
+                worth: worth(detection, pose, quality),
+            });
+        }
+        let linked = tracker.update(time_ms, &seen, |index| match found.get(index) {
+            Some(detection) => self.embed(view, detection),
+            None => Ok(None),
+        })?;
+        for (face, track) in faces.iter_mut().zip(linked) {
+            face.track_id = Some(track.id);
+            face.embedding_revision = track.revision;
+            face.embedding = track.vector;
+        }
+        Ok(faces)
+    }
+}
+
+/// How much a face's vector is worth against others of its track, 0 to 1: large, frontal, sharp and surely a face.
+fn worth(detection: &Detection, pose: Pose, quality: Quality) -> f32 {
+    let width = detection.area[2];
+    if width < EMBED_WIDTH_MIN {
+        return 0.0;
+    }
+    let size = (width / SIDE as f32).min(1.0);
+    let frontal = pose.yaw.to_radians().cos().max(0.0) * pose.pitch.to_radians().cos().max(0.0);
+    let sharp = 0.4 + 0.6 * quality.sharpness / 100.0;
+    (size * frontal * frontal * sharp * detection.score).max(0.01)
+}
+
+fn describe(view: &View<'_>, detection: &Detection, pose: Pose, quality: Quality) -> Face {
+    let (width, height) = (view.width() as f32, view.height() as f32);
+    let [left, top, w, h] = detection.area;
+    let [eye_left, eye_right, nose, mouth_left, mouth_right] = detection.points.map(|(x, y)| Point {
+        x: x / width,
+        y: y / height,
+    });
+    Face {
+        bounding_box: BoundingBox {
+            left: left / width,
+            top: top / height,
+            width: w / width,
+            height: h / height,
+        },
+        confidence: detection.score * 100.0,
+        landmarks: Landmarks {
+            eye_left,
+            eye_right,
+            nose,
+            mouth_left,
+            mouth_right,
+        },
+        pose,
+        quality,
+        ..Face::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn detection(width: f32) -> Detection {
+        Detection {
+            score: 0.9,
+            area: [0.0, 0.0, width, width],
+            ..Detection::default()
+        }
+    }
+
+    #[test]
+    fn a_large_frontal_sharp_face_is_worth_more() {
+        let sharp = Quality {
+            brightness: 50.0,
+            sharpness: 90.0,
+        };
+        let blurred = Quality {
+            brightness: 50.0,
+            sharpness: 5.0,
+        };
+        let turned = Pose {
+            yaw: 60.0,
+            ..Pose::default()
+        };
+        let best = worth(&detection(120.0), Pose::default(), sharp);
+        assert!(best > 0.8);
+        assert!(worth(&detection(120.0), turned, sharp) < best / 2.0);
+        assert!(worth(&detection(40.0), Pose::default(), sharp) < best / 2.0);
+        assert!(worth(&detection(120.0), Pose::default(), blurred) < best / 1.5);
+        assert_eq!(worth(&detection(15.0), Pose::default(), sharp), 0.0);
+    }
+}
