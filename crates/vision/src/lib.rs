@@ -5,12 +5,16 @@
 //! [`VisionPool::analyze_image`] finds the faces of one image; [`VisionPool::open_session`] takes a camera's frames and
 //! gives an outcome for each. It knows nothing of collections, streams or records.
 
+mod image_host;
 pub mod limits;
 pub mod manifest;
+mod meters;
 mod pool;
+mod process;
 pub mod protocol;
 mod schedule;
 mod types;
+mod video_host;
 
 pub use pool::{FrameSender, ResultReceiver, SendReport, VisionPool};
 pub use types::*;

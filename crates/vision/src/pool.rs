@@ -1,13 +1,21 @@
-//! The pool of worker processes.
+//! The pool: which worker serves which account, and the handles that callers hold.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 
 use base::metrics::Metrics;
 use base::{AccountId, Clock};
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
 
+use crate::image_host::{ImageHost, ImageRequest};
+use crate::limits::{DETECTOR_SIDES, IMAGE_QUEUE, MAX_CODEC_PRIVATE_BYTES, MAX_IMAGE_BYTES};
+use crate::manifest::Manifest;
+use crate::meters::Meters;
+use crate::process::Launch;
 use crate::types::*;
+use crate::video_host::{Session, VideoHost};
 
 /// The worker processes of all accounts. Cheap to clone; when the last clone and the last session are gone, the workers
 /// are ended.
@@ -17,19 +25,49 @@ pub struct VisionPool {
 }
 
 struct Inner {
+    config: VisionConfig,
+    launch: Arc<Launch>,
+    meters: Arc<Meters>,
+    clock: Arc<dyn Clock>,
     model_version: String,
-    embedding_len: usize,
+    hosts: Mutex<Hosts>,
+}
+
+#[derive(Default)]
+struct Hosts {
+    videos: HashMap<AccountId, Vec<Arc<VideoHost>>>,
+    images: HashMap<AccountId, mpsc::Sender<ImageRequest>>,
+}
+
+impl Hosts {
+    fn count(&self) -> usize {
+        self.videos.values().map(Vec::len).sum::<usize>() + self.images.len()
+    }
 }
 
 impl VisionPool {
     /// Reads the models' manifest. Starts no process: workers are started when they are first needed.
-    pub fn start(config: VisionConfig, _metrics: &Metrics, _clock: Arc<dyn Clock>) -> Result<VisionPool, StartError> {
-        if !config.worker.exists() {
+    pub fn start(config: VisionConfig, metrics: &Metrics, clock: Arc<dyn Clock>) -> Result<VisionPool, StartError> {
+        if !config.worker.is_file() {
             return Err(StartError::Worker(config.worker));
         }
+        let manifest = Manifest::read(&config.models).map_err(|problem| StartError::Models {
+            path: Manifest::path(&config.models),
+            problem,
+        })?;
+        let absolute = |path: &std::path::Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        let launch = Launch {
+            worker: absolute(&config.worker),
+            models: absolute(&config.models),
+            embedding_len: manifest.embedder.length,
+        };
         let inner = Inner {
-            model_version: String::new(),
-            embedding_len: 128,
+            config,
+            launch: Arc::new(launch),
+            meters: Arc::new(Meters::new(metrics)?),
+            clock,
+            model_version: manifest.embedder.component.id,
+            hosts: Mutex::default(),
         };
         Ok(VisionPool { inner: Arc::new(inner) })
     }
@@ -42,24 +80,126 @@ impl VisionPool {
 
     /// How many numbers a vector has: 128 for SFace.
     pub fn embedding_len(&self) -> usize {
-        self.inner.embedding_len
+        self.inner.launch.embedding_len
     }
 
     /// Finds the faces of a JPEG or PNG image, in a worker process of `account`. EXIF rotation is applied first.
     /// Dropping the future gives the request up.
     pub async fn analyze_image(
         &self,
-        _account: AccountId,
-        _image: Bytes,
-        _options: ImageOptions,
+        account: AccountId,
+        image: Bytes,
+        options: ImageOptions,
     ) -> Result<ImageAnalysis, ImageError> {
-        Err(ImageError::Worker("no worker has been started".to_owned()))
+        if image.len() > MAX_IMAGE_BYTES {
+            return Err(ImageError::TooLarge { width: 0, height: 0 });
+        }
+        let (reply, answer) = oneshot::channel();
+        let mut request = ImageRequest { image, options, reply };
+        // A host may retire between being found and being asked; the second time a new one is found.
+        for _ in 0..2 {
+            let host = Inner::image_host(&self.inner, account).ok_or(ImageError::Busy)?;
+            request = match host.try_send(request) {
+                Ok(()) => {
+                    let gone = || ImageError::Worker("the pool was shut down".to_owned());
+                    return answer.await.unwrap_or_else(|_| Err(gone()));
+                }
+                Err(mpsc::error::TrySendError::Full(_)) => return Err(ImageError::Busy),
+                Err(mpsc::error::TrySendError::Closed(request)) => request,
+            };
+        }
+        Err(ImageError::Busy)
     }
 
     /// Opens a session. Must be called within a tokio runtime; returns at once, the worker may still be starting.
     /// The session ends when the sender is dropped and every outcome was received, or when the receiver is dropped.
-    pub fn open_session(&self, _config: SessionConfig) -> Result<(FrameSender, ResultReceiver), OpenError> {
-        Err(OpenError::NoCapacity(0))
+    pub fn open_session(&self, config: SessionConfig) -> Result<(FrameSender, ResultReceiver), OpenError> {
+        if config.codec_private.len() > MAX_CODEC_PRIVATE_BYTES {
+            return Err(OpenError::CodecPrivateTooLarge(config.codec_private.len()));
+        }
+        if !DETECTOR_SIDES.contains(&config.detector_side) {
+            return Err(OpenError::DetectorSide(config.detector_side));
+        }
+        let session = Inner::open(&self.inner, config)?;
+        let receiver = ResultReceiver {
+            session: session.clone(),
+        };
+        Ok((FrameSender { session }, receiver))
+    }
+}
+
+impl Inner {
+    /// The channel to the account's image worker, made if need be; `None` when all workers are taken.
+    fn image_host(inner: &Arc<Inner>, account: AccountId) -> Option<mpsc::Sender<ImageRequest>> {
+        let mut hosts = inner.hosts.lock();
+        if let Some(host) = hosts.images.get(&account).filter(|host| !host.is_closed()) {
+            return Some(host.clone());
+        }
+        hosts.images.remove(&account);
+        if hosts.count() >= inner.config.max_workers {
+            return None;
+        }
+        let (sender, requests) = mpsc::channel(IMAGE_QUEUE);
+        hosts.images.insert(account, sender.clone());
+        let host = ImageHost {
+            account,
+            launch: inner.launch.clone(),
+            meters: inner.meters.clone(),
+            idle_retire: inner.config.idle_retire,
+            requests,
+        };
+        let pool = Arc::downgrade(inner);
+        tokio::spawn(host.run(move || {
+            if let Some(inner) = pool.upgrade() {
+                inner.hosts.lock().images.remove(&account);
+            }
+        }));
+        Some(sender)
+    }
+
+    /// Opens the session at the account's video worker with the fewest sessions, or at a new one where there may be more.
+    fn open(inner: &Arc<Inner>, config: SessionConfig) -> Result<Arc<Session>, OpenError> {
+        let account = config.account;
+        let mut hosts = inner.hosts.lock();
+        let all = hosts.count();
+        let own = hosts.videos.entry(account).or_default();
+        let freest = own.iter().min_by_key(|host| host.session_count()).cloned();
+        let may_add = own.len() < inner.config.video_workers_per_account.max(1) && all < inner.config.max_workers;
+        let host = match freest {
+            Some(host) if host.session_count() == 0 || !may_add => host,
+            _ if may_add => {
+                let host = VideoHost::new(
+                    account,
+                    inner.launch.clone(),
+                    inner.meters.clone(),
+                    inner.clock.clone(),
+                    inner.config.idle_retire,
+                );
+                own.push(host.clone());
+                let pool = Arc::downgrade(inner);
+                tokio::spawn(host.clone().run(move |host| Inner::retire(&pool, host)));
+                host
+            }
+            _ => return Err(OpenError::NoCapacity(inner.config.max_workers)),
+        };
+        // Under the lock, so that the host cannot retire in between.
+        Ok(host.open(config))
+    }
+
+    /// Takes a host without sessions off the list; false if a session came meanwhile.
+    fn retire(pool: &Weak<Inner>, host: &VideoHost) -> bool {
+        let Some(inner) = pool.upgrade() else { return true };
+        let mut hosts = inner.hosts.lock();
+        if host.session_count() > 0 {
+            return false;
+        }
+        if let Some(own) = hosts.videos.get_mut(&host.account) {
+            own.retain(|other| !std::ptr::eq(Arc::as_ptr(other), host));
+            if own.is_empty() {
+                hosts.videos.remove(&host.account);
+            }
+        }
+        true
     }
 }
 
@@ -74,31 +214,48 @@ pub struct SendReport {
 
 /// Takes a session's frames in decoding order. Dropping it ends the input: pictures still in the decoder come out.
 pub struct FrameSender {
-    _private: mpsc::Sender<Frame>,
+    session: Arc<Session>,
 }
 
 impl FrameSender {
     /// Hands a frame over. In [`Mode::Live`] ready at once; in [`Mode::CatchUp`] waits until there is room. Cancel safe:
     /// when the future is dropped the frame was not taken.
-    pub async fn send(&mut self, _frame: Frame) -> Result<SendReport, SessionClosed> {
-        Err(SessionClosed)
+    pub async fn send(&mut self, frame: Frame) -> Result<SendReport, SessionClosed> {
+        let (queued, skipped) = self.session.send(frame).await?;
+        Ok(SendReport { queued, skipped })
     }
 
     /// Switches between catching up and live.
-    pub fn set_mode(&mut self, _mode: Mode) {}
+    pub fn set_mode(&mut self, mode: Mode) {
+        self.session.set_mode(mode);
+    }
 
     /// Frames were lost before the next one: everything up to the next key frame is skipped.
-    pub fn mark_gap(&mut self) {}
+    pub fn mark_gap(&mut self) {
+        self.session.mark_gap();
+    }
 }
 
-/// Gives a session's outcomes.
+impl Drop for FrameSender {
+    fn drop(&mut self) {
+        self.session.end();
+    }
+}
+
+/// Gives a session's outcomes. Dropping it closes the session.
 pub struct ResultReceiver {
-    outcomes: mpsc::Receiver<FrameOutcome>,
+    session: Arc<Session>,
 }
 
 impl ResultReceiver {
     /// The next outcome; `None` when the sender was dropped and every frame has had its outcome. Cancel safe.
     pub async fn next(&mut self) -> Option<FrameOutcome> {
-        self.outcomes.recv().await
+        self.session.next_outcome().await
+    }
+}
+
+impl Drop for ResultReceiver {
+    fn drop(&mut self) {
+        self.session.close();
     }
 }

@@ -50,10 +50,11 @@ pub(crate) struct Schedule {
     queue: Queue,
     /// To be sent again before the queue.
     replay: VecDeque<Frame>,
-    /// Sent since the last key frame: what must be decoded again after the worker's death.
+    /// Sent since the last key frame before the oldest frame without outcome: what must be decoded again after the
+    /// worker's death. Begins with a key frame; empty when it grew too large.
     group: Queue,
-    /// `group` is whole, from its key frame on.
-    group_whole: bool,
+    /// The key frames in `group`.
+    group_keys: VecDeque<u64>,
     /// Sent and without outcome, with the monotonic time of sending.
     pending: BTreeMap<u64, Duration>,
     /// Sent to this worker and not yet taken.
@@ -79,7 +80,7 @@ impl Schedule {
             queue: Queue::default(),
             replay: VecDeque::new(),
             group: Queue::default(),
-            group_whole: false,
+            group_keys: VecDeque::new(),
             pending: BTreeMap::new(),
             in_flight: 0,
             awaiting_key: true,
@@ -106,6 +107,11 @@ impl Schedule {
     /// Nobody fetches the outcomes: the session must be closed before they take all memory.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.outcomes.len() >= UNREAD_OUTCOMES
+    }
+
+    /// Outcomes that wait for the receiver.
+    pub(crate) fn unread(&self) -> usize {
+        self.outcomes.len()
     }
 
     pub(crate) fn queued(&self) -> usize {
@@ -233,17 +239,16 @@ impl Schedule {
 
     fn send(&mut self, session: u32, frame: Frame, silent: bool) -> ToWorker {
         self.in_flight += 1;
-        if frame.key {
-            self.group.clear();
-            self.group_whole = true;
-        }
         if self.group.frames.len() >= REPLAY_FRAMES || self.group.bytes + frame.data.len() > REPLAY_BYTES {
-            self.group.clear();
-            self.group_whole = false;
+            self.clear_group();
         }
-        if self.group_whole {
+        if frame.key {
+            self.group_keys.push_back(frame.id);
+        }
+        if !self.group_keys.is_empty() {
             self.group.push(frame.clone());
         }
+        self.trim_group();
         ToWorker::Packet(Packet {
             session,
             id: frame.id,
@@ -252,6 +257,22 @@ impl Schedule {
             silent,
             data: frame.data,
         })
+    }
+
+    fn clear_group(&mut self) {
+        self.group.clear();
+        self.group_keys.clear();
+    }
+
+    /// Forgets the frames before the last key frame that a replay would begin with.
+    fn trim_group(&mut self) {
+        let oldest = self.pending.first_key_value().map_or(u64::MAX, |(id, _)| *id);
+        while let Some(second) = self.group_keys.get(1).copied().filter(|key| *key <= oldest) {
+            self.group_keys.pop_front();
+            while self.group.frames.front().is_some_and(|frame| frame.id < second) {
+                self.group.pop();
+            }
+        }
     }
 
     /// The worker begins with a frame.
@@ -269,6 +290,7 @@ impl Schedule {
         picture: ImageAnalysis,
     ) -> Result<Duration, UnknownFrame> {
         let sent = self.pending.remove(&id).ok_or(UnknownFrame(id))?;
+        self.trim_group();
         self.outcomes.push_back(FrameOutcome::Analysed {
             id,
             time_ms,
@@ -282,6 +304,7 @@ impl Schedule {
     /// The worker skipped a frame.
     pub(crate) fn on_skipped(&mut self, id: u64, reason: SkipReason) -> Result<(), UnknownFrame> {
         self.pending.remove(&id).ok_or(UnknownFrame(id))?;
+        self.trim_group();
         self.outcomes.push_back(FrameOutcome::Skipped { id, reason });
         Ok(())
     }
@@ -318,18 +341,20 @@ impl Schedule {
             _ => (id, 1),
         });
         let killer = self.suspect.filter(|(_, deaths)| *deaths >= 2).map(|(id, _)| id);
-        if killer.is_none() && self.group_whole {
+        if killer.is_none() && !(self.group.frames.is_empty() && self.replay.is_empty()) {
             let mut replay = std::mem::take(&mut self.group.frames);
             replay.append(&mut self.replay);
             self.replay = replay;
-            self.group.clear();
-            self.group_whole = false;
+            self.clear_group();
             self.give_up_unreplayed();
             return;
         }
-        if let Some(id) = killer {
+        if killer.is_some() {
             self.suspect = None;
-            self.pending.remove(&id);
+        }
+        if let Some(id) = killer
+            && self.pending.remove(&id).is_some()
+        {
             self.outcomes.push_back(FrameOutcome::Skipped {
                 id,
                 reason: SkipReason::KilledWorker,
@@ -350,8 +375,7 @@ impl Schedule {
     }
 
     fn go_on_at_next_key(&mut self) {
-        self.group.clear();
-        self.group_whole = false;
+        self.clear_group();
         self.replay.clear();
         self.give_up_pending(SkipReason::AwaitingKey);
         let until_key = self.queue.frames.iter().position(|frame| frame.key);
@@ -504,10 +528,16 @@ mod tests {
         for id in [1, 3, 4] {
             analyse(&mut schedule, id);
         }
-        schedule.on_taken(5).unwrap();
         outcomes(&mut schedule);
         schedule.on_worker_lost();
-        assert_eq!(outcomes(&mut schedule), [(0, "restarted"), (2, "awaiting_key")]);
+        assert_eq!(outcomes(&mut schedule), [(0, "restarted")]);
+        // Frame 2 has had no outcome, so its group comes again too.
+        assert_eq!(sent(&mut schedule), [-1, 2, -3, -4, 5, 6]);
+        schedule.on_taken(1).unwrap();
+        analyse(&mut schedule, 2);
+        schedule.on_taken(3).unwrap();
+        schedule.on_worker_lost();
+        outcomes(&mut schedule);
         assert_eq!(sent(&mut schedule), [-3, -4, 5, 6]);
         for id in [3, 4] {
             schedule.on_taken(id).unwrap();
@@ -528,7 +558,6 @@ mod tests {
             schedule.on_taken(1).unwrap();
             schedule.on_taken(2).unwrap();
             schedule.on_worker_lost();
-            schedule.queue.frames.retain(|f| f.id != 5);
         }
         let told = outcomes(&mut schedule);
         assert_eq!(told[..3], [(0, "restarted"), (0, "restarted"), (2, "killed_worker")]);
@@ -636,7 +665,8 @@ mod tests {
                         at_worker.clear();
                         taken.clear();
                     }
-                    _ => schedule.close(),
+                    255 => schedule.close(),
+                    _ => {}
                 }
             }
             while let Some(outcome) = schedule.next_outcome() {
