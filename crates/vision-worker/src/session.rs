@@ -26,8 +26,8 @@ pub struct Session {
     tracker: Option<Tracker>,
     queue: VecDeque<Packet>,
     pending: BTreeMap<u64, Pending>,
-    /// Nothing decoded since can be trusted before the next key frame.
-    tainted: bool,
+    /// The frame at which something was lost, 0 at the start: nothing from there on can be trusted before a key frame.
+    tainted: Option<u64>,
     newest: Option<Chosen>,
     ended: bool,
     drained: bool,
@@ -64,7 +64,7 @@ impl Session {
             tracker: open.track_faces.then(Tracker::default),
             queue: VecDeque::new(),
             pending: BTreeMap::new(),
-            tainted: true,
+            tainted: Some(0),
             newest: None,
             ended: false,
             drained: false,
@@ -134,8 +134,10 @@ impl Session {
                 return Ok(());
             }
         };
+        if sent != Ok(true) {
+            self.tainted = Some(packet.id);
+        }
         if sent.is_err() {
-            self.tainted = true;
             self.skip(packet.id, SkipReason::Damaged, say);
         }
         if self.key_frames_only
@@ -143,7 +145,7 @@ impl Session {
         {
             decoder.finish();
         }
-        self.receive(analyser, say)?;
+        self.receive(packet.id, analyser, say)?;
         if self.key_frames_only {
             if let Some(decoder) = &mut self.decoder {
                 decoder.reset();
@@ -159,8 +161,13 @@ impl Session {
         Ok(())
     }
 
-    /// Takes the pictures that the decoder has ready.
-    fn receive(&mut self, analyser: &mut Analyser, say: &mut impl FnMut(&FromWorker)) -> Result<(), EngineError> {
+    /// Takes the pictures that the decoder has ready after the packet `last`.
+    fn receive(
+        &mut self,
+        last: u64,
+        analyser: &mut Analyser,
+        say: &mut impl FnMut(&FromWorker),
+    ) -> Result<(), EngineError> {
         loop {
             let received = match &mut self.decoder {
                 Some(decoder) => decoder.receive(),
@@ -170,7 +177,7 @@ impl Session {
                 Ok(None) => return Ok(()),
                 // The decoder found the packet damaged only now; the next call goes on.
                 Err(CodecError { .. }) => {
-                    self.tainted = true;
+                    self.tainted = Some(last);
                     return Ok(());
                 }
                 Ok(Some(picture)) => self.choose(picture, analyser, say)?,
@@ -190,11 +197,11 @@ impl Session {
             return Ok(());
         };
         if picture.damaged() {
-            self.tainted = true;
-        } else if pending.key {
-            self.tainted = false;
+            self.tainted = Some(self.tainted.map_or(id, |at| at.max(id)));
+        } else if pending.key && self.tainted.is_some_and(|at| at <= id) {
+            self.tainted = None;
         }
-        if self.tainted {
+        if self.tainted.is_some() {
             self.skip(id, SkipReason::Damaged, say);
             return Ok(());
         }
@@ -289,7 +296,7 @@ impl Session {
         // Nothing overtakes at the end.
         self.live = false;
         self.analyse_newest(analyser, say)?;
-        self.receive(analyser, say)?;
+        self.receive(u64::MAX, analyser, say)?;
         self.skip_pending(u64::MAX, say);
         self.drained = true;
         say(&FromWorker::Drained { session: self.session });
