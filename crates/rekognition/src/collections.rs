@@ -5,6 +5,7 @@ use wire::rekognition::{self as w, op};
 
 use crate::error;
 use crate::service::{Rekognition, owned, page_size};
+use crate::tags;
 use crate::token::Listing;
 
 /// The ARN of a collection.
@@ -20,14 +21,14 @@ impl Handle<op::CreateCollection> for Rekognition {
         &self,
         request: Request<w::CreateCollectionRequest>,
     ) -> Result<Reply<w::CreateCollectionResponse>, ApiError> {
-        if request.input.tags.is_some_and(|tags| !tags.is_empty()) {
-            return Err(error::invalid_parameter(
-                "tags of collections are not available in this version",
-            ));
-        }
+        let tags = request.input.tags.unwrap_or_default();
+        tags::check_count(&tags)?;
         let key = owned(&request.context, request.input.collection_id);
         let created = self.faces.create_collection(key, self.vision.model()).await;
         let info = created.map_err(error::from_faces)?;
+        if !tags.is_empty() {
+            self.tag_new_collection(&info.key, info.id, tags).await?;
+        }
         let answer = w::CreateCollectionResponse {
             collection_arn: Some(arn(&info.key)),
             face_model_version: Some(info.model.id),
@@ -86,7 +87,11 @@ impl Handle<op::DeleteCollection> for Rekognition {
         request: Request<w::DeleteCollectionRequest>,
     ) -> Result<Reply<w::DeleteCollectionResponse>, ApiError> {
         let key = owned(&request.context, request.input.collection_id);
-        self.faces.delete_collection(key).await.map_err(error::from_faces)?;
+        self.faces
+            .delete_collection(key.clone())
+            .await
+            .map_err(error::from_faces)?;
+        self.forget_collection_tags(&key).await;
         let answer = w::DeleteCollectionResponse { status_code: Some(200) };
         Ok(answer.into())
     }

@@ -18,6 +18,7 @@ pub mod processors;
 mod quality;
 mod service;
 mod shapes;
+mod tags;
 mod token;
 
 pub use service::{Parts, Rekognition};

@@ -22,6 +22,9 @@ pub const PAGE_MAX: usize = 4096;
 /// See [`PAGE_MAX`].
 pub const PAGE_DEFAULT: usize = 1000;
 
+/// Tags of one resource (service model: `TagMap` ends at 200).
+pub const TAGS_MAX: usize = 200;
+
 /// Stream processors of one account and region. AWS allows 10 for face search; here only memory is at stake, some
 /// kilobytes each while stopped.
 pub const PROCESSORS_MAX: usize = 1000;

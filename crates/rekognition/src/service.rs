@@ -23,7 +23,7 @@ pub struct Parts {
     pub video: Arc<dyn VideoSource>,
     /// Data streams.
     pub records: Arc<dyn RecordSink>,
-    /// Where processors are kept.
+    /// Where processors and tags are kept.
     pub catalog: Arc<dyn Catalog>,
     /// The time.
     pub clock: Arc<dyn Clock>,
@@ -35,6 +35,7 @@ pub struct Parts {
 pub struct Rekognition {
     pub(crate) faces: Arc<FaceStore>,
     pub(crate) vision: Arc<dyn Vision>,
+    pub(crate) catalog: Arc<dyn Catalog>,
     pub(crate) processors: Arc<Processors>,
 }
 
@@ -44,6 +45,7 @@ impl Rekognition {
         Ok(Rekognition {
             faces: parts.faces.clone(),
             vision: parts.vision.clone(),
+            catalog: parts.catalog.clone(),
             processors: Processors::new(parts)?,
         })
     }
@@ -67,7 +69,10 @@ impl Rekognition {
             .register::<op::StartStreamProcessor, _>(self)
             .register::<op::StopStreamProcessor, _>(self)
             .register::<op::UpdateStreamProcessor, _>(self)
-            .register::<op::DeleteStreamProcessor, _>(self);
+            .register::<op::DeleteStreamProcessor, _>(self)
+            .register::<op::TagResource, _>(self)
+            .register::<op::UntagResource, _>(self)
+            .register::<op::ListTagsForResource, _>(self);
     }
 
     /// Starts the processors again that ran when the server ended, each after its last recorded frame. Must be called

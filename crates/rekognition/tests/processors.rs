@@ -634,6 +634,83 @@ async fn a_record_that_the_output_will_never_take_costs_itself_alone() {
 }
 
 #[tokio::test]
+async fn tags_belong_to_one_resource_of_one_owner_and_wrong_settings_are_refused() {
+    let world = World::new();
+    let server = set_up(&world).await;
+    let collection = "arn:aws:rekognition:us-west-2:000000000000:collection/staff";
+    let tag = |arn: &str, key: &str, value: &str| w::TagResourceRequest {
+        resource_arn: arn.to_owned(),
+        tags: BTreeMap::from([(key.to_owned(), value.to_owned())]),
+    };
+    let list = |arn: &str| w::ListTagsForResourceRequest {
+        resource_arn: arn.to_owned(),
+    };
+    for arn in [PROCESSOR, collection] {
+        server.call::<op::TagResource>(tag(arn, "owner", "me")).await.unwrap();
+        server.call::<op::TagResource>(tag(arn, "room", "hall")).await.unwrap();
+        let untag = w::UntagResourceRequest {
+            resource_arn: arn.to_owned(),
+            tag_keys: vec!["room".to_owned(), "nothing".to_owned()],
+        };
+        server.call::<op::UntagResource>(untag).await.unwrap();
+        let tags = server
+            .call::<op::ListTagsForResource>(list(arn))
+            .await
+            .unwrap()
+            .tags
+            .unwrap();
+        assert_eq!(
+            tags.into_iter().collect::<Vec<_>>(),
+            [("owner".to_owned(), "me".to_owned())]
+        );
+        let theirs = server
+            .call_as::<op::ListTagsForResource>("111111111111", list(arn))
+            .await;
+        assert_eq!(code(theirs), "ResourceNotFoundException");
+        let absent = server
+            .call::<op::TagResource>(tag(&format!("{arn}x"), "owner", "me"))
+            .await;
+        assert_eq!(code(absent), "ResourceNotFoundException");
+        let many = w::TagResourceRequest {
+            resource_arn: arn.to_owned(),
+            tags: (0..200).map(|number| (format!("k{number}"), String::new())).collect(),
+        };
+        assert_eq!(
+            code(server.call::<op::TagResource>(many).await),
+            "ServiceQuotaExceededException"
+        );
+    }
+    let wrong = server
+        .call::<op::TagResource>(tag(PROCESSOR, "sightglass:mode", "fast"))
+        .await;
+    assert_eq!(code(wrong), "InvalidParameterException");
+    server
+        .call::<op::TagResource>(tag(PROCESSOR, "sightglass:mode", "every-frame"))
+        .await
+        .unwrap();
+
+    let staff = || "staff".to_owned();
+    let delete = w::DeleteCollectionRequest { collection_id: staff() };
+    server.call::<op::DeleteCollection>(delete).await.unwrap();
+    assert_eq!(
+        code(server.call::<op::ListTagsForResource>(list(collection)).await),
+        "ResourceNotFoundException"
+    );
+    let create = w::CreateCollectionRequest {
+        collection_id: staff(),
+        tags: Some(BTreeMap::from([("new".to_owned(), "yes".to_owned())])),
+    };
+    server.call::<op::CreateCollection>(create).await.unwrap();
+    let tags = server
+        .call::<op::ListTagsForResource>(list(collection))
+        .await
+        .unwrap()
+        .tags
+        .unwrap();
+    assert_eq!(tags.into_keys().collect::<Vec<_>>(), ["new"]);
+}
+
+#[tokio::test]
 async fn a_camera_that_changes_its_codec_parameters_gets_a_new_session_and_settings_reach_it() {
     let world = World::new();
     let server = set_up(&world).await;

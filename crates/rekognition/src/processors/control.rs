@@ -1,6 +1,5 @@
 //! The seven operations of stream processors.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +15,15 @@ use super::resume::Position;
 use super::runner::Start;
 use super::status::Status;
 use crate::service::{Rekognition, owned, page_size};
+use crate::tags::{self, Tags};
 use crate::token::Listing;
 use crate::{error, limits};
 
 /// How long StartStreamProcessor waits for the state to be RUNNING or FAILED before it answers all the same.
 const START_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often a change of tags is tried again when another change came between.
+const CHANGE_ATTEMPTS_MAX: usize = 16;
 
 /// A processor's settings beyond AWS's, from the tags it was created with.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,7 +37,7 @@ pub(crate) struct Tuning {
 }
 
 impl Tuning {
-    pub(crate) fn from_tags(tags: &BTreeMap<String, String>) -> Result<Self, ApiError> {
+    pub(crate) fn from_tags(tags: &Tags) -> Result<Self, ApiError> {
         let mut tuning = Tuning::default();
         for (key, value) in tags {
             let Some(setting) = key.strip_prefix("sightglass:") else {
@@ -196,6 +199,7 @@ fn definition_of(
     check_owner(&data_stream(&output_arn)?, account, region, &output_arn)?;
     let (collection_id, threshold) = face_search(input.settings)?;
     let tags = input.tags.unwrap_or_default();
+    tags::check_count(&tags)?;
     Tuning::from_tags(&tags)?;
     Ok(Definition {
         status: Status::Stopped,
@@ -253,6 +257,25 @@ impl Processors {
             }
             TransitionError::Catalog(error) => catalog_error(error),
         })
+    }
+
+    pub(crate) async fn tags(&self, key: &ResourceName) -> Result<Tags, ApiError> {
+        Ok(self.require(key).await?.definition.tags)
+    }
+
+    /// Changes the tags; those that are settings take effect at the next start.
+    pub(crate) async fn change_tags(&self, key: &ResourceName, change: impl Fn(&mut Tags)) -> Result<(), ApiError> {
+        for _ in 0..CHANGE_ATTEMPTS_MAX {
+            let mut kept = self.require(key).await?;
+            change(&mut kept.definition.tags);
+            tags::check_count(&kept.definition.tags)?;
+            Tuning::from_tags(&kept.definition.tags)?;
+            match self.store.replace(key, &kept).await {
+                Err(error) if error.is_conflict() => {}
+                replaced => return replaced.map_err(catalog_error),
+            }
+        }
+        Err(error::internal("the processor changes all the time"))
     }
 
     async fn start(self: Arc<Self>, key: ResourceName, from: StartAt) -> Result<(), ApiError> {
