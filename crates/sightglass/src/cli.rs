@@ -25,6 +25,10 @@ pub enum Command {
     Keys(KeysArgs),
     /// List and verify the prepared face models.
     Models(ModelsArgs),
+    /// Play a Matroska file into a video stream, as a camera would.
+    Put(PutArgs),
+    /// Read a video stream from a point on, as Matroska.
+    Get(GetArgs),
 }
 
 /// Where the data lies; shared by most commands.
@@ -76,6 +80,63 @@ pub struct ServeArgs {
     /// How the log on stderr looks [default: text].
     #[arg(long)]
     pub log_format: Option<LogFormat>,
+}
+
+/// The server that a command calls.
+#[derive(Debug, Clone, Args)]
+pub struct ServerArgs {
+    /// Where the data of a server on this machine lies; its key and address are used where AWS's variables are not set.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// The server's URL [default: the address of the running server, else http://127.0.0.1:4577].
+    #[arg(long, env = "AWS_ENDPOINT_URL")]
+    pub endpoint: Option<String>,
+    /// The region that holds the stream.
+    #[arg(long, default_value = "us-east-1", env = "AWS_REGION")]
+    pub region: String,
+    /// PEM file with the certificates to trust; needed for https.
+    #[arg(long, env = "AWS_CA_BUNDLE")]
+    pub ca: Option<PathBuf>,
+}
+
+/// Flags of `put`.
+#[derive(Debug, Args)]
+pub struct PutArgs {
+    /// The video stream's name.
+    pub stream: String,
+    /// A Matroska or WebM file; `-` reads standard input.
+    pub source: PathBuf,
+    /// Send each frame when a camera would, instead of as fast as the server takes it.
+    #[arg(long)]
+    pub realtime: bool,
+    /// Begin again at the end, until interrupted.
+    #[arg(long)]
+    pub r#loop: bool,
+    /// Print each acknowledgement as a JSON line instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    /// Which server.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Flags of `get`.
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// The video stream's name.
+    pub stream: String,
+    /// `now`, `earliest`, a fragment number (begins after it), or seconds since 1970 (server time).
+    #[arg(long, default_value = "now")]
+    pub start: String,
+    /// Write to this file instead of standard output.
+    #[arg(long)]
+    pub output: Option<PathBuf>,
+    /// Stop after so many seconds.
+    #[arg(long)]
+    pub seconds: Option<u64>,
+    /// Which server.
+    #[command(flatten)]
+    pub server: ServerArgs,
 }
 
 /// Flags of `env`.

@@ -16,11 +16,7 @@ const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:4577";
 pub fn run(args: &EnvArgs) -> Result<ExitCode, Failure> {
     let folder = &args.data.data_dir;
     let key = super::root_key(&DataDir::peek(folder)?)?;
-    let endpoint = args
-        .endpoint
-        .clone()
-        .or_else(|| served_at(folder))
-        .unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
+    let endpoint = args.endpoint.clone().unwrap_or_else(|| endpoint(folder));
     let settings = BTreeMap::from([
         ("AWS_ACCESS_KEY_ID", key.access_key_id.as_str()),
         ("AWS_SECRET_ACCESS_KEY", key.secret.reveal()),
@@ -39,6 +35,11 @@ pub fn run(args: &EnvArgs) -> Result<ExitCode, Failure> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where the server of a data directory is reached.
+pub fn endpoint(folder: &Path) -> String {
+    served_at(folder).unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned())
 }
 
 /// The address that the server wrote down when it last became ready.

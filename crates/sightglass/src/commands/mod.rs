@@ -1,8 +1,11 @@
 //! The commands, a file each. `run` sends the command line to its file.
 
+mod connect;
 mod env;
+mod get;
 mod keys;
 mod models;
+mod put;
 mod serve;
 
 use std::process::ExitCode;
@@ -22,6 +25,8 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Env(args) => env::run(&args),
         Command::Keys(args) => keys::run(&args),
         Command::Models(args) => models::run(&args),
+        Command::Put(args) => put::run(&args),
+        Command::Get(args) => get::run(&args),
     }
 }
 

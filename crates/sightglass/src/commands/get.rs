@@ -1,0 +1,94 @@
+//! `sightglass get STREAM`: writes what GetMedia sends, one Matroska document a fragment.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use client::StreamName;
+use serde_json::{Value, json};
+
+use super::{Failure, connect};
+use crate::cli::GetArgs;
+
+/// Runs the command.
+pub fn run(args: &GetArgs) -> Result<ExitCode, Failure> {
+    let client = connect::client(&args.server)?;
+    let selector = selector(&args.start)?;
+    let mut output = open(args)?;
+    super::small_runtime()?.block_on(async {
+        let stream = StreamName::Name(args.stream.clone());
+        let client = client.data_endpoint(&stream, "GET_MEDIA").await?;
+        let mut media = client.get_media(&stream, &selector).await?;
+        let time = args.seconds.map_or(Duration::MAX, Duration::from_secs);
+        let copying = async {
+            let mut bytes = 0_u64;
+            while let Some(piece) = media.next().await? {
+                output.write_all(&piece)?;
+                bytes += piece.len() as u64;
+            }
+            Ok::<_, Failure>(bytes)
+        };
+        if let Ok(outcome) = tokio::time::timeout(time, copying).await {
+            outcome?;
+        }
+        output.flush()?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Where GetMedia starts, from what a person types.
+fn selector(start: &str) -> Result<Value, Failure> {
+    Ok(match start {
+        "now" => json!({ "StartSelectorType": "NOW" }),
+        "earliest" => json!({ "StartSelectorType": "EARLIEST" }),
+        number if number.len() == 47 && number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            json!({ "StartSelectorType": "FRAGMENT_NUMBER", "AfterFragmentNumber": number })
+        }
+        seconds => {
+            let seconds: f64 = seconds
+                .parse()
+                .map_err(|_| format!("{start:?} is not now, earliest, a fragment number or seconds since 1970"))?;
+            json!({ "StartSelectorType": "SERVER_TIMESTAMP", "StartTimestamp": seconds })
+        }
+    })
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a file named on the command line, no data of the server"
+)]
+fn open(args: &GetArgs) -> Result<Box<dyn Write>, Failure> {
+    match &args.output {
+        Some(path) => {
+            let file = std::fs::File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            Ok(Box::new(file))
+        }
+        None if std::io::stdout().is_terminal() => {
+            Err("video is not for a terminal: give --output FILE, or pipe it into a player (mpv -)".into())
+        }
+        None => Ok(Box::new(std::io::stdout())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_read_as_a_person_means_it() {
+        let kind = |start: &str| {
+            selector(start).unwrap()["StartSelectorType"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        };
+        assert_eq!(kind("now"), "NOW");
+        assert_eq!(kind("earliest"), "EARLIEST");
+        assert_eq!(
+            kind("91343852333181432392682062607743920146159169392"),
+            "FRAGMENT_NUMBER"
+        );
+        assert_eq!(kind("1795347223.5"), "SERVER_TIMESTAMP");
+        assert!(selector("yesterday").is_err());
+    }
+}
