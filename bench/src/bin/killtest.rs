@@ -380,7 +380,15 @@ async fn check_listed(client: &Client, ledger: &Ledger) -> Result<(), Failure> {
             .data_endpoint(&StreamName::Name(name(*stream)), "LIST_FRAGMENTS")
             .await?;
         let mut listed = BTreeSet::new();
-        let mut input = json!({ "StreamName": name(*stream), "MaxResults": 1000 });
+        let now = client.clock().now().seconds();
+        let mut input = json!({
+            "StreamName": name(*stream),
+            "MaxResults": 1000,
+            "FragmentSelector": {
+                "FragmentSelectorType": "SERVER_TIMESTAMP",
+                "TimestampRange": { "StartTimestamp": now - 86_400.0, "EndTimestamp": now + 3_600.0 },
+            },
+        });
         loop {
             let page = lister.call(Service::KinesisVideo, "ListFragments", &input).await?;
             let rows = page.get("Fragments").and_then(Value::as_array).ok_or("no Fragments")?;

@@ -112,6 +112,9 @@ pub struct PutArgs {
     /// Begin again at the end, until interrupted.
     #[arg(long)]
     pub r#loop: bool,
+    /// Make the stream if it is not there, keeping video for so many hours.
+    #[arg(long, value_name = "HOURS")]
+    pub create: Option<u32>,
     /// Print each acknowledgement as a JSON line instead of a table.
     #[arg(long)]
     pub json: bool,

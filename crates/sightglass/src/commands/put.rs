@@ -31,6 +31,9 @@ pub fn run(args: &PutArgs) -> Result<ExitCode, Failure> {
 
 async fn put(args: &PutArgs, client: &Client) -> Result<ExitCode, Failure> {
     let stream = StreamName::Name(args.stream.clone());
+    if let Some(hours) = args.create {
+        create(client, &args.stream, hours).await?;
+    }
     let description = client
         .call(
             Service::KinesisVideo,
@@ -61,6 +64,15 @@ async fn put(args: &PutArgs, client: &Client) -> Result<ExitCode, Failure> {
         }
     }
     Ok(report.conclude())
+}
+
+/// Makes the stream unless it is there.
+async fn create(client: &Client, stream: &str, hours: u32) -> Result<(), Failure> {
+    let input = json!({ "StreamName": stream, "DataRetentionInHours": hours });
+    match client.call(Service::KinesisVideo, "CreateStream", &input).await {
+        Err(error) if error.code() != Some("ResourceInUseException") => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Plays the source once over a connection of its own.
