@@ -207,6 +207,7 @@ fn main() {
         format!("PutMedia\n{headers}\n").as_bytes(),
     );
     signed_heads();
+    logs();
 }
 
 fn signed_heads() {
@@ -250,5 +251,21 @@ fn signed_heads() {
             &format!("{name}-presigned"),
             format!("POST {path}?{query}\n{sent}\n{body}").as_bytes(),
         );
+    }
+}
+
+/// Small logs in their files, the zeros at the end left out.
+fn logs() {
+    for (fragments, sealed) in [(0, 0), (2, 1), (4, 0)] {
+        let disk = fuzz_targets::MemoryDisk::default();
+        fuzz_targets::fill(&disk, fragments);
+        let mut seed = vec![sealed];
+        for mut segment in disk.segments() {
+            let used = segment.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            segment.truncate(used);
+            seed.extend(u32::try_from(used).unwrap().to_le_bytes());
+            seed.extend(segment);
+        }
+        write("log_recovery", &format!("fragments-{fragments}"), &seed);
     }
 }

@@ -14,10 +14,12 @@
 
 pub mod mutate;
 
+mod log;
 mod mkv;
 mod sigv4;
 mod wire_bodies;
 
+pub use log::{MemoryDisk, fill, log_recovery};
 pub use mkv::{mkv_codec, mkv_reader};
 pub use sigv4::{ACCESS_KEY_ID, NOW_MS, SECRET, policy, sigv4};
 pub use wire_bodies::{registered, wire_kinesis, wire_kinesisvideo, wire_rekognition, wire_sts};
@@ -35,4 +37,5 @@ pub const TARGETS: &[Target] = &[
     ("wire_kinesisvideo", wire_kinesisvideo),
     ("wire_rekognition", wire_rekognition),
     ("wire_sts", wire_sts),
+    ("log_recovery", log_recovery),
 ];

@@ -91,7 +91,8 @@ targets!(
     wire_kinesis,
     wire_kinesisvideo,
     wire_rekognition,
-    wire_sts
+    wire_sts,
+    log_recovery
 );
 
 #[test]
