@@ -593,6 +593,8 @@ impl LaneCore {
         }
         let again = self.take_retries();
         if again.is_empty() {
+            // What was deleted may be held as spare segments; whoever asks next finds that space.
+            self.release_spares(0);
             return;
         }
         self.release_reserve();

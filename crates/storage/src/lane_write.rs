@@ -202,17 +202,21 @@ impl LaneCore {
         }
     }
 
-    /// Gives the reserve and all spare files back to the file system.
+    /// Gives the reserve and the spare files back to the file system.
     pub(crate) fn release_reserve(&mut self) {
-        let name = self.reserve_name();
-        let disk = &self.shared.disk;
-        if self.reserve_held && disk.remove(&name).is_ok() {
+        if self.reserve_held && self.shared.disk.remove(&self.reserve_name()).is_ok() {
             self.reserve_held = false;
         }
         // One spare stays: the next segment may be needed for the very deletions that are to make room.
+        self.release_spares(1);
+    }
+
+    /// Gives all spare files but `keep` back to the file system.
+    pub(crate) fn release_spares(&self, keep: usize) {
+        let disk = &self.shared.disk;
         let dropped = {
             let mut state = self.shared.state.lock();
-            let keep = state.spares.len().min(1);
+            let keep = state.spares.len().min(keep);
             let dropped = state.spares.split_off(keep);
             for (_, slot) in &dropped {
                 state.slots.remove(slot);
