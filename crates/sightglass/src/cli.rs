@@ -27,7 +27,7 @@ pub enum Command {
     Models(ModelsArgs),
     /// Play a Matroska file into a video stream, as a camera would.
     Put(PutArgs),
-    /// Read a video stream from a point on, as Matroska.
+    /// Read a video stream from a point on, as one Matroska document.
     Get(GetArgs),
 }
 
@@ -137,6 +137,9 @@ pub struct GetArgs {
     /// Stop after so many seconds.
     #[arg(long)]
     pub seconds: Option<u64>,
+    /// Write what the server sends byte for byte, a document a fragment, instead of one document that players can play.
+    #[arg(long)]
+    pub verbatim: bool,
     /// Which server.
     #[command(flatten)]
     pub server: ServerArgs,

@@ -1,10 +1,13 @@
-//! `sightglass get STREAM`: writes what GetMedia sends, one Matroska document a fragment.
+//! `sightglass get STREAM`: writes what GetMedia sends. It sends a Matroska document a fragment; they are merged into one
+//! that players can play, unless the bytes are wanted as they come.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bytes::Bytes;
 use client::StreamName;
+use matroska::merge::{self, Merger};
 use serde_json::{Value, json};
 
 use super::{Failure, connect};
@@ -14,26 +17,63 @@ use crate::cli::GetArgs;
 pub fn run(args: &GetArgs) -> Result<ExitCode, Failure> {
     let client = connect::client(&args.server)?;
     let selector = selector(&args.start)?;
-    let mut output = open(args)?;
+    let mut writer = Writer {
+        output: open(args)?,
+        merger: (!args.verbatim).then(|| Merger::new(merge::Options::default())),
+        merged: Vec::new(),
+    };
     super::small_runtime()?.block_on(async {
         let stream = StreamName::Name(args.stream.clone());
         let client = client.data_endpoint(&stream, "GET_MEDIA").await?;
         let mut media = client.get_media(&stream, &selector).await?;
         let time = args.seconds.map_or(Duration::MAX, Duration::from_secs);
         let copying = async {
-            let mut bytes = 0_u64;
             while let Some(piece) = media.next().await? {
-                output.write_all(&piece)?;
-                bytes += piece.len() as u64;
+                writer.write(piece)?;
             }
-            Ok::<_, Failure>(bytes)
+            Ok::<_, Failure>(())
         };
         if let Ok(outcome) = tokio::time::timeout(time, copying).await {
             outcome?;
         }
-        output.flush()?;
+        writer.finish()?;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Writes media, merged or as it comes.
+struct Writer {
+    output: Box<dyn Write>,
+    merger: Option<Merger>,
+    merged: Vec<Bytes>,
+}
+
+impl Writer {
+    fn write(&mut self, piece: Bytes) -> Result<(), Failure> {
+        match &mut self.merger {
+            Some(merger) => merger.push(piece, &mut self.merged)?,
+            None => self.merged.push(piece),
+        }
+        self.drain()
+    }
+
+    /// What is cut off in the middle of an element ends with the last whole one.
+    fn finish(&mut self) -> Result<(), Failure> {
+        if let Some(merger) = &mut self.merger
+            && let Err(cut) = merger.finish(&mut self.merged)
+        {
+            tracing::debug!(%cut, "the media was cut off");
+        }
+        self.drain()?;
+        Ok(self.output.flush()?)
+    }
+
+    fn drain(&mut self) -> Result<(), Failure> {
+        for piece in self.merged.drain(..) {
+            self.output.write_all(&piece)?;
+        }
+        Ok(())
+    }
 }
 
 /// Where GetMedia starts, from what a person types.
