@@ -19,7 +19,7 @@ pub enum Value<'a> {
     Double(f64),
     /// A single-precision number, kept apart so that it is written with its own shortest digits.
     Single(f32),
-    /// Text; before [`crate::schema::conform`] also base64 and textual numbers.
+    /// Text; before [`crate::conform::conform`] also base64 and textual numbers.
     Text(Cow<'a, str>),
     /// Decoded bytes.
     Blob(Bytes),
