@@ -7,6 +7,7 @@ mod control;
 pub mod datadir;
 mod error;
 mod frame;
+mod fsck;
 mod index;
 mod lane;
 mod lane_records;
@@ -25,6 +26,8 @@ mod record_log;
 mod records;
 mod recover;
 mod scan;
+#[cfg(test)]
+mod sim;
 mod state;
 mod store;
 
@@ -34,6 +37,7 @@ pub use catalog::{
 };
 pub use datadir::{DataDir, DataDirError, Holder};
 pub use error::{Corruption, Error, IoFailure, LimitExceeded};
+pub use fsck::{Finding, FsckReport, Severity, fsck};
 pub use media::{
     Cursor, FragmentInfo, FragmentQuery, FragmentRange, FragmentSink, FragmentSummary, FrameEntry, MediaStore,
     TimeAxis, Usage,

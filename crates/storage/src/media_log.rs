@@ -1,7 +1,7 @@
 //! [`MediaStore`] on the segment log.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -82,7 +82,7 @@ impl LogMediaStore {
                     .map(|i| Reverse((i.server_timestamp, *stream, 0usize))),
             );
         }
-        let mut positions: HashMap<StreamId, Vec<u64>> = HashMap::new();
+        let mut positions: BTreeMap<StreamId, Vec<u64>> = BTreeMap::new();
         while excess > 0
             && let Some(Reverse((_, stream, n))) = heap.pop()
         {

@@ -465,3 +465,127 @@ pub(crate) fn decode_checkpoint(bytes: &[u8]) -> Option<(Control, BTreeMap<u64, 
     }
     r.end((control, tails))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn bytes_of(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode(&mut out);
+        out
+    }
+
+    fn ranges() -> impl Strategy<Value = RangeSet> {
+        vec((any::<u32>(), 1u32..100), 0..6).prop_map(|list| {
+            let mut set = RangeSet::default();
+            for (from, len) in list {
+                set.insert(u64::from(from), u64::from(from) + u64::from(len));
+            }
+            set
+        })
+    }
+
+    fn commit() -> impl Strategy<Value = Commit> {
+        let extents = vec((any::<u64>(), any::<u32>(), any::<u32>()), 0..5);
+        let frames = vec(
+            (any::<u32>(), any::<u32>(), any::<i32>(), any::<u8>(), any::<bool>()),
+            0..40,
+        );
+        (any::<(u64, i64, i64)>(), any::<[u32; 4]>(), extents, frames).prop_map(|(long, short, extents, frames)| {
+            Commit {
+                position: long.0,
+                server_timestamp: Timestamp::from_millis(long.1),
+                producer_timestamp: Timestamp::from_millis(long.2),
+                length_ms: short[0],
+                size: short[1],
+                header_len: short[2],
+                checksum: short[3],
+                extents: extents
+                    .into_iter()
+                    .map(|(segment, offset, len)| Extent { segment, offset, len })
+                    .collect(),
+                frames: frames
+                    .into_iter()
+                    .map(|(offset, len, time_ms, track, key)| FrameEntry {
+                        offset,
+                        len,
+                        time_ms,
+                        track,
+                        key,
+                    })
+                    .collect(),
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn payloads_survive_their_bytes(c in commit(), gone in ranges(), shard in any::<Option<u32>>(), end in any::<u64>()) {
+            prop_assert_eq!(Commit::decode(&bytes_of(|o| c.encode(o))), Some(c));
+            let shard = shard.map(ShardId);
+            let trim = Trim { shard, gone };
+            prop_assert_eq!(Trim::decode(&bytes_of(|o| trim.encode(o))), Some(trim));
+            let numbers = Numbers { shard, end };
+            prop_assert_eq!(Numbers::decode(&bytes_of(|o| numbers.encode(o))), Some(numbers));
+        }
+
+        #[test]
+        fn a_checkpoint_in_any_number_of_parts_is_the_same_state(
+            streams in vec((any::<u8>(), any::<u64>(), ranges(), vec((any::<u8>(), any::<i64>(), any::<u64>()), 0..4)), 0..20),
+            deleted in vec(any::<u8>(), 0..10), tails in vec(any::<(u64, u64)>(), 0..4), max in 1usize..2000,
+        ) {
+            let mut control = Control::default();
+            for (stream, number, gone, shards) in streams {
+                let stream = StreamId(u64::from(stream));
+                let state = StreamControl { numbers_through: number, next_position: 3, gone, shards: BTreeMap::new() };
+                control.merge_stream(stream, state);
+                for (shard, created, index) in shards {
+                    let created = Timestamp::from_millis(created);
+                    let state = ShardControl { created, reserved_below: index, gone_below: index / 2 };
+                    control.merge_shard(stream, ShardId(u32::from(shard)), state);
+                }
+            }
+            for stream in deleted {
+                control.delete(StreamId(u64::from(stream)));
+            }
+            let tails: BTreeMap<u64, u64> = tails.into_iter().collect();
+            let mut merged = (Control::default(), BTreeMap::new());
+            for part in encode_checkpoints(&control, &tails, max) {
+                let (more, ends) = decode_checkpoint(&part).unwrap();
+                merged.0.merge(more);
+                merged.1.extend(ends);
+            }
+            prop_assert_eq!(merged, (control, tails));
+        }
+
+        #[test]
+        fn records_survive_their_bytes(list in vec((any::<i64>(), ".{0,20}", any::<Option<u128>>(), vec(any::<u8>(), 0..50)), 0..20)) {
+            let new: Vec<NewRecord> = list.into_iter().map(|(arrival, key, hash, data)| NewRecord {
+                stream: StreamId(1),
+                shard: ShardId(0),
+                partition_key: key,
+                explicit_hash_key: hash,
+                data: data.into(),
+                arrival: Timestamp::from_millis(arrival),
+            }).collect();
+            let payload = Bytes::from(bytes_of(|o| new.iter().for_each(|r| put_record(o, r))));
+            let back = take_records(&payload, new.len()).unwrap();
+            for (record, stored) in new.iter().zip(&back) {
+                prop_assert_eq!(&record.partition_key, &stored.partition_key);
+                prop_assert_eq!((&record.data, record.arrival), (&stored.data, stored.arrival));
+                prop_assert_eq!(record.explicit_hash_key, stored.explicit_hash_key);
+            }
+            prop_assert_eq!(take_records(&payload, new.len() + 1), None);
+        }
+
+        #[test]
+        fn arbitrary_bytes_decode_to_nothing_or_something_but_never_panic(bytes in vec(any::<u8>(), 0..300)) {
+            let _ = (Commit::decode(&bytes), Trim::decode(&bytes), Numbers::decode(&bytes), ShardMade::decode(&bytes));
+            let _ = (SegmentStart::decode(&bytes), Seal::decode(&bytes), decode_checkpoint(&bytes));
+            let _ = take_records(&Bytes::from(bytes), 3);
+        }
+    }
+}

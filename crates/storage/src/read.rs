@@ -74,9 +74,9 @@ impl Shared {
         to: u64,
         whose: (StreamId, u32),
         see: &mut dyn FnMut(&Header, Bytes) -> bool,
-    ) -> Result<bool, Error> {
+    ) -> Result<(), Error> {
         let (file, salt) = match self.segment_file(segment) {
-            Err(Error::NotFound) => return Ok(true),
+            Err(Error::NotFound) => return Ok(()),
             other => other?,
         };
         let wrap = |e| Error::io("read", &format!("segment {segment}"), e);
@@ -91,7 +91,7 @@ impl Shared {
                     tracing::error!(segment, offset = at, "a damaged stretch of records is passed over");
                     match search(&mut window, at + 1, &|h, o| belongs(h, who, o, to)).map_err(wrap)? {
                         Some(header) => header,
-                        None => return Ok(true),
+                        None => return Ok(()),
                     }
                 }
             };
@@ -109,10 +109,10 @@ impl Shared {
                 continue;
             }
             if !see(&header, payload) {
-                return Ok(false);
+                return Ok(());
             }
         }
-        Ok(true)
+        Ok(())
     }
 }
 

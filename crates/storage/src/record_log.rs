@@ -27,8 +27,16 @@ struct View {
     gone_below: u64,
     next_index: u64,
     last_arrival: Option<Timestamp>,
-    /// Signposts from the one that covers the wanted place on, and where each one's stretch ends.
-    stretches: Vec<(Signpost, u64)>,
+    /// Signposts from the one that covers the wanted place on.
+    stretches: Vec<Stretch>,
+}
+
+/// What one signpost covers: frames up to an offset, of records below an index. Both count: when a shard has changed its
+/// lane, the rest of a segment may hold records that come after those of another one.
+struct Stretch {
+    post: Signpost,
+    end: u64,
+    below: u64,
 }
 
 /// Signposts copied for one read.
@@ -57,14 +65,14 @@ fn view(
     let at = first(&index.signposts, control.gone_below);
     let posts = index.signposts.get(at..).unwrap_or_default();
     let stretches = posts.iter().enumerate().take(STRETCHES).map(|(n, post)| {
-        let next = posts
-            .get(n + 1)
-            .filter(|next| next.segment == post.segment)
-            .map(|next| next.offset);
-        let end = next
-            .or_else(|| state.segments.get(&post.segment).map(|s| s.end))
-            .unwrap_or(0);
-        (*post, end)
+        let next = posts.get(n + 1);
+        let end = next.filter(|next| next.segment == post.segment).map(|next| next.offset);
+        let end = end.or_else(|| state.segments.get(&post.segment).map(|s| s.end));
+        Stretch {
+            post: *post,
+            end: end.unwrap_or(0),
+            below: next.map_or(index.next_index, |next| next.first_index),
+        }
     });
     Ok(View {
         created: control.created,
@@ -83,33 +91,37 @@ fn walk(
     from: u64,
     see: &mut dyn FnMut(u64, StoredRecord) -> bool,
 ) -> Result<bool, Error> {
-    let mut each = |header: &Header, payload: bytes::Bytes| {
-        let (_, count) = unpack_arrival(header.subject.b);
-        let first = header.subject.a;
-        if first + count <= from {
-            return true;
-        }
-        if first >= view.next_index {
-            return false;
-        }
-        let records = take_records(&payload, usize::try_from(count).unwrap_or(0)).unwrap_or_default();
-        for (nth, record) in records.into_iter().enumerate() {
-            let index = first + nth as u64;
-            let stored = StoredRecord {
-                sequence: SequenceNumber::new(view.created, shard.0, index),
-                partition_key: record.partition_key,
-                explicit_hash_key: record.explicit_hash_key,
-                data: record.data,
-                arrival: record.arrival,
-            };
-            if index >= from && !see(index, stored) {
+    for stretch in &view.stretches {
+        let mut enough = false;
+        let mut each = |header: &Header, payload: bytes::Bytes| {
+            let (_, count) = unpack_arrival(header.subject.b);
+            let first = header.subject.a;
+            if first >= stretch.below {
                 return false;
             }
-        }
-        true
-    };
-    for (post, end) in &view.stretches {
-        if !shared.walk_records(post.segment, post.offset, *end, (stream, shard.0), &mut each)? {
+            if first + count <= from {
+                return true;
+            }
+            let records = take_records(&payload, usize::try_from(count).unwrap_or(0)).unwrap_or_default();
+            for (nth, record) in records.into_iter().enumerate() {
+                let index = first + nth as u64;
+                let stored = StoredRecord {
+                    sequence: SequenceNumber::new(view.created, shard.0, index),
+                    partition_key: record.partition_key,
+                    explicit_hash_key: record.explicit_hash_key,
+                    data: record.data,
+                    arrival: record.arrival,
+                };
+                if index >= from && !see(index, stored) {
+                    enough = true;
+                    return false;
+                }
+            }
+            true
+        };
+        let post = &stretch.post;
+        shared.walk_records(post.segment, post.offset, stretch.end, (stream, shard.0), &mut each)?;
+        if enough {
             return Ok(false);
         }
     }
@@ -163,9 +175,7 @@ fn read(
 
 /// Where to go on when all stretches of a view were damaged or gone.
 fn passed_over(view: &View, next: u64) -> u64 {
-    view.stretches
-        .last()
-        .map_or(next, |(post, _)| next.max(post.first_index))
+    view.stretches.last().map_or(next, |s| next.max(s.below))
 }
 
 /// Index of the first record that arrived at `at` or later; the next index if there is none.

@@ -99,7 +99,7 @@ pub trait RecordLog: Send + Sync + 'static {
     /// deleted or the log is closed.
     fn watch(&self, stream: StreamId, shard: ShardId) -> Result<watch::Receiver<u64>, Error>;
 
-    /// Forgets records that arrived before `older_than`.
+    /// Forgets the records in front of the first one that arrived at `older_than` or later.
     async fn trim_before(&self, stream: StreamId, shard: ShardId, older_than: Timestamp) -> Result<(), Error>;
 
     /// Deletes a stream's shards and records, for ever: its id takes no more.

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use base::{DiskFile, Timestamp};
+use base::{Disk, DiskFile, Timestamp};
 
 use crate::control::Control;
-use crate::frame::{BLOCK, Header, Kind};
+use crate::frame::{BLOCK, HEADER, Header, Kind, Subject, align_up};
 use crate::lane::Active;
 use crate::lane_records::{add_records, make_shard, unpack_arrival};
-use crate::payload::{Extent, Log, Numbers, ShardMade, Trim, decode_checkpoint};
+use crate::payload::{Extent, Log, Numbers, Seal, ShardMade, Trim, decode_checkpoint};
 use crate::records::ShardId;
 use crate::scan::{Depth, Frame, Scan, place_of, scan, verify};
 use crate::state::{Segment, Shared, Signpost, State, slot_of};
@@ -20,17 +20,19 @@ use crate::{Error, StreamId};
 
 /// Most that is saved of a torn tail.
 const TORN_SAVED_MAX: u64 = 16 << 20;
+/// Bytes that are written again at a time.
+const REWRITE_STEP: usize = 1 << 20;
 /// How far commit positions jump after damage, so that no lost position is given out again.
 const POSITION_JUMP: u64 = 1 << 20;
 
 /// A segment's file and what it holds.
-struct Found {
-    slot: u32,
-    name: String,
-    file: Arc<dyn DiskFile>,
-    scan: Scan,
-    log: Log,
-    lane: u16,
+pub(crate) struct Found {
+    pub slot: u32,
+    pub name: String,
+    pub file: Arc<dyn DiskFile>,
+    pub scan: Scan,
+    pub log: Log,
+    pub lane: u16,
 }
 
 /// Where a lane goes on.
@@ -49,9 +51,14 @@ pub(crate) struct Recovered {
 /// Recovers the log into `shared`.
 pub(crate) fn recover(shared: &Shared) -> Result<Recovered, Error> {
     let mut report = RecoveryReport::default();
-    let mut found = find_segments(shared)?;
+    let (mut found, blank) = find_segments(&shared.disk, Depth::Control)?;
+    for name in blank {
+        shared.disk.remove(&name).map_err(|e| Error::io("remove", &name, e))?;
+    }
     report.segments = found.len() as u64;
     let proven = proven_ends(&found);
+    let epochs = found.iter().flat_map(|f| &f.scan.frames).map(|f| f.header.epoch);
+    let epoch = epochs.max().unwrap_or(0) + 1;
     let mut damaged_control = false;
     for segment in &mut found {
         let last = proven.get(&segment.scan.id).copied();
@@ -70,7 +77,8 @@ pub(crate) fn recover(shared: &Shared) -> Result<Recovered, Error> {
     state.slots.extend(found.iter().map(|f| f.slot));
     let control = gather_control(&found);
     state.control.merge(control);
-    let tails = seat_segments(&mut state, &found, &report, shared);
+    state.epoch = state.epoch.max(epoch);
+    let tails = seat_segments(&mut state, &found, &report, shared)?;
     build_indexes(&mut state, &found, shared.now());
     if damaged_control {
         jump_positions(&mut state);
@@ -79,17 +87,17 @@ pub(crate) fn recover(shared: &Shared) -> Result<Recovered, Error> {
     Ok(Recovered { report, tails })
 }
 
-/// Scans every segment file. Files without any frame are removed.
-fn find_segments(shared: &Shared) -> Result<Vec<Found>, Error> {
-    let disk = &shared.disk;
+/// Scans every segment file, in the order of ids. Beside them, the names of files without anything durable: created by a
+/// lane that did not come so far as to sync a header.
+pub(crate) fn find_segments(disk: &Arc<dyn Disk>, depth: Depth) -> Result<(Vec<Found>, Vec<String>), Error> {
     let names = disk.list().map_err(|e| Error::io("list", "the log", e))?;
     let mut slots: Vec<(u32, String)> = names.into_iter().filter_map(|n| slot_of(&n).map(|s| (s, n))).collect();
     slots.sort_unstable();
     let mut found: Vec<Found> = Vec::new();
+    let mut blank = Vec::new();
     for (slot, name) in slots {
         let file = disk.open(&name).map_err(|e| Error::io("open", &name, e))?;
-        let scanned = scan(&file, Depth::Control).map_err(|e| Error::io("read", &name, e))?;
-        match scanned {
+        match scan(&file, depth).map_err(|e| Error::io("read", &name, e))? {
             Some(scan) => {
                 let (log, lane) = whose(&scan);
                 found.push(Found {
@@ -101,40 +109,31 @@ fn find_segments(shared: &Shared) -> Result<Vec<Found>, Error> {
                     lane,
                 });
             }
-            None => {
-                // Created by a lane that did not come so far as to sync its header.
-                disk.remove(&name).map_err(|e| Error::io("remove", &name, e))?;
-            }
+            None => blank.push(name),
         }
     }
     found.sort_by_key(|f| f.scan.id);
-    drop_unborn(shared, &mut found)?;
-    Ok(found)
+    drop_unborn(&mut found, &mut blank);
+    Ok((found, blank))
 }
 
 /// A retired slot whose new header was torn before its sync still holds frames of the segment before, all of them dead.
 /// The seal that ordered it proves that nothing durable is in it.
-fn drop_unborn(shared: &Shared, found: &mut Vec<Found>) -> Result<(), Error> {
+fn drop_unborn(found: &mut Vec<Found>, blank: &mut Vec<String>) {
     let mut ordered: HashMap<u32, u64> = HashMap::new();
     for seal in found
         .iter()
         .flat_map(|f| &f.scan.frames)
         .filter(|f| f.header.kind == Kind::Seal)
     {
-        if let Some(seal) = seal.payload.as_ref().and_then(|p| crate::payload::Seal::decode(p)) {
+        if let Some(seal) = seal.payload.as_ref().and_then(|p| Seal::decode(p)) {
             let newest = ordered.entry(seal.next_slot).or_insert(seal.next_segment);
             *newest = seal.next_segment.max(*newest);
         }
     }
     let unborn = |f: &Found| f.scan.start.is_none() && ordered.get(&f.slot).is_some_and(|next| *next > f.scan.id);
-    for gone in found.iter().filter(|f| unborn(f)) {
-        shared
-            .disk
-            .remove(&gone.name)
-            .map_err(|e| Error::io("remove", &gone.name, e))?;
-    }
+    blank.extend(found.iter().filter(|f| unborn(f)).map(|f| f.name.clone()));
     found.retain(|f| !unborn(f));
-    Ok(())
 }
 
 /// Log and lane of a segment whose first frame may be lost: then its frames tell the log, and no lane goes on in it.
@@ -151,7 +150,7 @@ fn whose(scan: &Scan) -> (Log, u16) {
 
 /// Up to where each segment is proven durable, by any witness: its own frames, the segment that follows in its lane, and
 /// checkpoints. `u64::MAX` where a successor proves all of it without naming the end.
-fn proven_ends(found: &[Found]) -> HashMap<u64, u64> {
+pub(crate) fn proven_ends(found: &[Found]) -> HashMap<u64, u64> {
     let mut proven: HashMap<u64, u64> = HashMap::new();
     let mut raise = |segment: u64, end: u64| {
         let known = proven.entry(segment).or_default();
@@ -230,11 +229,33 @@ fn settle(shared: &Shared, found: &Found, proven: Option<u64>, report: &mut Reco
         report.torn.push(range(at, scan.end));
         found.file.set_len(at)?;
     }
-    // What is believed from here on must not depend on the page cache of the process that died.
     if proven < scan.end || torn_at.is_some() {
+        rewrite(&found.file, proven.min(end), end)?;
         found.file.sync_data()?;
     }
     Ok(end)
+}
+
+/// Writes the same bytes again. What is believed from here on must not depend on the page cache of the process that died:
+/// after a failed fdatasync the cache shows pages that were never written and count as clean, so that another sync alone
+/// would write nothing.
+fn rewrite(file: &Arc<dyn DiskFile>, from: u64, to: u64) -> io::Result<()> {
+    let mut at = from;
+    let mut bytes = vec![0; REWRITE_STEP];
+    while at < to {
+        let len = usize::try_from(to - at).unwrap_or(REWRITE_STEP).min(REWRITE_STEP);
+        let step = bytes.get_mut(..len).unwrap_or_default();
+        let got = file.read_at(step, at)?;
+        let Some(read) = step.get(..got).filter(|r| !r.is_empty()) else {
+            return Ok(());
+        };
+        match file.write_at(&[IoSlice::new(read)], at) {
+            Ok(()) => at += got as u64,
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Keeps what is cut off, for whoever wants to know. A full disk is no reason not to open.
@@ -258,7 +279,7 @@ fn save_aside(shared: &Shared, found: &Found, from: u64, to: u64) -> io::Result<
 }
 
 /// The union of all control frames.
-fn gather_control(found: &[Found]) -> Control {
+pub(crate) fn gather_control(found: &[Found]) -> Control {
     let mut control = Control::default();
     for frame in found.iter().flat_map(|f| &f.scan.frames) {
         let stream = StreamId(frame.header.stream);
@@ -333,7 +354,7 @@ fn seat_segments(
     found: &[Found],
     report: &RecoveryReport,
     shared: &Shared,
-) -> HashMap<(Log, u16), Tail> {
+) -> Result<HashMap<(Log, u16), Tail>, Error> {
     let damaged: BTreeMap<u64, ()> = report.quarantined.iter().map(|d| (d.segment, ())).collect();
     let mut tails: HashMap<(Log, u16), Tail> = HashMap::new();
     for f in found {
@@ -342,8 +363,6 @@ fn seat_segments(
             Log::Records => shared.options.record_segment_bytes,
         };
         state.next_segment = state.next_segment.max(f.scan.id + 1);
-        let newest = f.scan.frames.iter().map(|f| f.header.epoch).max().unwrap_or(0);
-        state.epoch = state.epoch.max(newest + 1);
         // Found in the order of ids, so the last one of a lane wins.
         let tail = tails.entry((f.log, f.lane)).or_default();
         tail.previous = (f.scan.id, f.scan.end);
@@ -358,7 +377,7 @@ fn seat_segments(
             salt: f.scan.salt,
             file: Arc::clone(&f.file),
             name: f.name.clone(),
-            offset: f.scan.end.next_multiple_of(BLOCK),
+            offset: f.scan.end,
             proven: f.scan.end,
             created: f.scan.start.map_or(shared.now(), |s| s.created),
         });
@@ -373,16 +392,58 @@ fn seat_segments(
         };
         let (id, end) = tail.previous;
         state.tails.insert(id, end);
-        if *lane >= lanes {
-            tail.active = None;
-        }
+        let active = tail.active.take().filter(|_| *lane < lanes);
+        tail.active = match active {
+            Some(active) => fill_block(active, state.epoch)?,
+            None => None,
+        };
         if let Some(active) = &tail.active
             && let Some(segment) = state.segments.get_mut(&active.id)
         {
             segment.sealed = false;
+            segment.end = active.offset;
+            state.tails.insert(id, active.offset);
         }
     }
-    tails
+    Ok(tails)
+}
+
+/// Batches begin at whole blocks; where a cut left the end within one, an empty frame bridges the rest, so that the row of
+/// frames has no gap. On a full disk the lane begins another segment instead.
+fn fill_block(active: Active, epoch: u64) -> Result<Option<Active>, Error> {
+    if active.offset.is_multiple_of(BLOCK) {
+        return Ok(Some(active));
+    }
+    let end = align_up(active.offset + HEADER as u64, BLOCK);
+    let header = Header {
+        kind: Kind::Proof,
+        salt: active.salt,
+        payload_len: 0,
+        stride: u32::try_from(end - active.offset).unwrap_or(u32::MAX),
+        payload_crc: 0,
+        segment: active.id,
+        offset: active.offset,
+        epoch,
+        proven: active.proven,
+        stream: 0,
+        subject: Subject::default(),
+    };
+    let mut bytes = header.encode().to_vec();
+    bytes.resize(usize::try_from(end - active.offset).unwrap_or(HEADER), 0);
+    let wrap = |op, e| Error::io(op, &active.name, e);
+    let written = active
+        .file
+        .write_at(&[IoSlice::new(&bytes)], active.offset)
+        .map_err(|e| wrap("write", e));
+    match written.and_then(|()| active.file.sync_data().map_err(|e| wrap("sync", e))) {
+        Ok(()) => Ok(Some(Active {
+            offset: end,
+            proven: end,
+            ..active
+        })),
+        Err(Error::DiskFull) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn seat(f: &Found, damaged: bool) -> Segment {
