@@ -190,6 +190,11 @@ impl Commit {
                 len: r.u32()?,
             });
         }
+        // A reader takes the size at its word, so one that the extents do not hold is no commit.
+        let held: u64 = commit.extents.iter().map(|extent| u64::from(extent.len)).sum();
+        if held != u64::from(commit.size) {
+            return None;
+        }
         let frames = r.count(FRAME_BYTES)?;
         commit.frames.reserve_exact(frames);
         for _ in 0..frames {
