@@ -68,7 +68,7 @@ class Job:
     def send(self, clip, *flags):
         environment = dict(os.environ, AWS_ACCESS_KEY_ID=self.server.access_key, AWS_SECRET_ACCESS_KEY=self.server.secret,
                            AWS_REGION=harness.REGION, AWS_ENDPOINT_URL=self.server.url)
-        return subprocess.Popen([harness.binary(), "put", self.name, str(clip), "--quiet", *flags], env=environment)
+        return subprocess.Popen([harness.binary(), "put", self.name, str(clip), *flags], env=environment, stdout=subprocess.DEVNULL)
 
     def records(self):
         """Everything on the data stream so far, as (sequence number, partition key, record)."""

@@ -111,7 +111,7 @@ def as_mkv(video, folder):
     target = folder / f"{video.stem}.mkv"
     command = ["ffmpeg", "-v", "error", "-y", "-i", str(video), "-an", "-sn", "-pix_fmt", "yuv420p", "-c:v", "libx264",
                "-preset", "veryfast", "-bf", "0", "-force_key_frames", "expr:gte(t,n_forced*1)",
-               "-cluster_time_limit", "1000", "-fps_mode", "cfr", str(target)]
+               "-cluster_time_limit", "1000", "-fps_mode", "passthrough", str(target)]
     subprocess.run(command, check=True)
     probe = subprocess.run(["ffprobe", "-v", "error", "-select_streams", "v:0", "-count_packets", "-show_entries",
                             "stream=nb_read_packets", "-of", "csv=p=0", str(target)], check=True, capture_output=True, text=True)
@@ -248,7 +248,7 @@ def play(server, cameras):
     for watcher in watchers:
         watcher.start()
     environment = dict(os.environ, **server.environment)
-    senders = [subprocess.Popen([server.binary, "put", camera.name, str(camera.video), "--realtime", "--quiet"], env=environment)
+    senders = [subprocess.Popen([server.binary, "put", camera.name, str(camera.video), "--realtime"], env=environment, stdout=subprocess.DEVNULL)
                for camera in cameras]
     codes = [sender.wait() for sender in senders]
     ended = time.monotonic()
