@@ -188,6 +188,8 @@ def set_up(server, cameras):
 class Watcher(threading.Thread):
     """Reads one camera's data stream and prints each recognition as it becomes readable."""
 
+    terminal = threading.Lock()
+
     def __init__(self, server, camera):
         super().__init__(daemon=True)
         self.kinesis, self.camera, self.tally = server.client("kinesis"), camera, Tally()
@@ -239,7 +241,9 @@ class Watcher(threading.Thread):
             return
         self.shown[name] = when
         clock = time.strftime("%H:%M:%S", time.localtime(when)) + f".{int(when * 1000) % 1000:03d}"
-        print(f"  {self.camera.name:<16} {clock}  {colour}{name:<16}{C.off} {similarity}  {C.faint}after {delay_ms:6.1f} ms{C.off}", flush=True)
+        line = f"  {self.camera.name:<16} {clock}  {colour}{name:<16}{C.off} {similarity}  {C.faint}after {delay_ms:6.1f} ms{C.off}"
+        with self.terminal:
+            print(line, flush=True)
 
 
 def play(server, cameras):

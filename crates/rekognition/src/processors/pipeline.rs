@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{AccountId, Clock, ResourceName};
+use base::{AccountId, Clock, ResourceName, Timestamp};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use storage::{FragmentNumber, StreamId};
@@ -124,6 +124,14 @@ pub(crate) async fn run(pipeline: Arc<Pipeline>, feed: Box<dyn Feed>) -> End {
 }
 
 impl Pipeline {
+    /// The wall clock's time of a monotonic one in the past.
+    fn wall(&self, monotonic: Duration) -> Timestamp {
+        let ago = self.clock().monotonic().saturating_sub(monotonic);
+        self.clock()
+            .now()
+            .plus_millis(-i64::try_from(ago.as_millis()).unwrap_or(0))
+    }
+
     pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.processors.clock
     }
@@ -222,6 +230,7 @@ impl Pipeline {
                             model: &self.resources.target.model,
                             width,
                             height,
+                            arrived: sent.arrived.map(|arrived| self.wall(arrived)),
                             faces: &found,
                         };
                         let bytes = record::encode(&seen).map_err(|error| End::Retry(error.to_string()))?;

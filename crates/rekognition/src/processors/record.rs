@@ -27,6 +27,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) model: &'a str,
     pub(crate) width: u32,
     pub(crate) height: u32,
+    /// When the frame's last byte arrived; `None` for one from storage.
+    pub(crate) arrived: Option<Timestamp>,
     /// Each face with its matches, best first.
     pub(crate) faces: &'a [(Face, std::sync::Arc<[FaceMatch]>)],
 }
@@ -138,6 +140,9 @@ struct FrameExtras<'a> {
     face_model_version: &'a str,
     frame_width: u32,
     frame_height: u32,
+    /// Seconds since the epoch, the arrival of the frame's last byte; only for live frames.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frame_arrival_timestamp: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -228,6 +233,7 @@ pub(crate) fn encode(seen: &Seen<'_>) -> Result<Vec<u8>, serde_json::Error> {
             face_model_version: seen.model,
             frame_width: seen.width,
             frame_height: seen.height,
+            frame_arrival_timestamp: seen.arrived.map(Timestamp::seconds),
         },
     };
     serde_json::to_vec(&record)
@@ -259,6 +265,7 @@ mod tests {
             model: "sface-2021dec",
             width: 1280,
             height: 720,
+            arrived: Some(Timestamp::from_millis(1_551_533_115_907)),
             faces,
         };
         String::from_utf8(encode(&seen).unwrap()).unwrap()
@@ -339,7 +346,8 @@ mod tests {
                 r#""BoundingBox":{{"Height":0.75,"Width":0.5,"Left":0.5,"Top":0.25}},"#,
                 r#""FaceId":"6a6f7c5e-37a1-5d0c-8f5e-2b1d9c407e11","Confidence":100.0,"ImageId":"{image}"}}}}],"#,
                 r#""Sightglass":{{"TrackId":4}}}}],"#,
-                r#""Sightglass":{{"FaceModelVersion":"sface-2021dec","FrameWidth":1280,"FrameHeight":720}}}}"#
+                r#""Sightglass":{{"FaceModelVersion":"sface-2021dec","FrameWidth":1280,"FrameHeight":720,"#,
+                r#""FrameArrivalTimestamp":1551533115.907}}}}"#
             ),
             number = place().fragment,
             image = image_id,
