@@ -127,6 +127,9 @@ impl Follower {
         let position = match start {
             StartAt::Now => now,
             StartAt::Earliest => 0,
+            // A store that begins anew with each start of the server (a stream without retention) may be below the
+            // position that a reader remembers; all it holds is new to the reader then.
+            StartAt::AfterPosition(position) if position > now => 0,
             StartAt::AfterPosition(position) => position,
             StartAt::AfterFragment(number) => match store.get(state.id, number).await {
                 Ok(info) => info.position,

@@ -49,9 +49,9 @@ pub const IDLE_ACK_EVERY: Duration = Duration::from_secs(5);
 /// Silence after which the server ends a PutMedia connection. AWS: 30 s.
 pub const IDLE_CLOSE: Duration = Duration::from_secs(30);
 
-/// Bytes before the first cluster of a request: EBML header, Info, Tracks, Tags. AWS: 1 MiB of codec private data; ours
-/// adds room for the rest. Beyond it: ack error 4006.
-pub const HEADER_BYTES: usize = 2 * 1024 * 1024;
+/// Bytes before the first cluster of a request: EBML header, Info, Tracks, Tags. AWS: 1 MiB of codec private data a track;
+/// ours adds room for the rest. Beyond it: ack error 4006.
+pub const HEADER_BYTES: usize = 4 * 1024 * 1024;
 
 /// Bytes that may lie between an end-of-fragment tag and the next cluster; they are kept in memory until that cluster
 /// starts. Ours.

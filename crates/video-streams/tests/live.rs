@@ -469,3 +469,95 @@ async fn a_viewer_follows_a_stream_that_gets_retention() {
     viewer.until_complete(3).await;
     assert_eq!(viewer.complete(), [1000, 2000, 3000]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_remembers_a_position_of_before_a_restart_gets_all_that_came_after_it() {
+    let service = Service::start().await;
+    service.create("cam", 0).await;
+    let body = (1..=5).fold(Body::new(&[1]), |body, n| fragment(body, n * 1000));
+    service.put("cam", &body.bytes(), &[usize::MAX]).await;
+    let mut before = consume(&service, "cam", StartAt::Earliest).await;
+    told(&mut before, 5).await;
+    let position = before.position();
+    drop(before);
+    let service = service.restart().await;
+    service
+        .put("cam", &fragment(Body::new(&[1]), 9000).bytes(), &[usize::MAX])
+        .await;
+    let mut after = consume(&service, "cam", StartAt::AfterPosition(position)).await;
+    assert_eq!(told(&mut after, 1).await[0], "start 9.000 stored");
+}
+
+/// Plays fragments of random sizes into a stream over one connection.
+async fn produce(put: common::Put, first: u64, seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut put = put;
+    put.send(&Body::new(&[1]).bytes()).await;
+    for n in 0..12 {
+        let timecode = first + n * 100;
+        put.send(&nothing().cluster(timecode).frame(1, 0).bytes()).await;
+        for time in 1..random.i16(2..30) {
+            put.send(&nothing().big_frame(1, time, random.usize(1..120_000)).bytes())
+                .await;
+            if random.u8(..4) == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        put.send(&nothing().end_of_fragment().bytes()).await;
+        if random.bool() {
+            put.wait_for(&format!("RECEIVED {timecode}")).await;
+        }
+    }
+    put.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_the_timing_every_fragment_comes_to_every_reader_once_and_whole() {
+    for seed in 0..6_u64 {
+        let service = Service::start().await;
+        service.create("cam", if seed % 3 == 0 { 0 } else { 1 }).await;
+        let mut viewer = service.view("cam", earliest()).await;
+        let mut consumer = consume(&service, "cam", StartAt::Earliest).await;
+        let mut wanted = Vec::new();
+        let mut producers = Vec::new();
+        for producer in 0..3_u64 {
+            let put = service.open_put(absolute("cam")).await.unwrap();
+            let first = (producer + 1) * 1_000_000;
+            wanted.extend((0..12).map(|n| first + n * 100));
+            producers.push(tokio::spawn(produce(put, first, seed * 10 + producer)));
+        }
+        let consuming = tokio::spawn(async move {
+            let (mut frames, mut ends) = (0, 0);
+            while ends < 36 {
+                match consumer.next().await.unwrap() {
+                    Event::Frame(_) => frames += 1,
+                    Event::FragmentEnd(end) => {
+                        assert!(matches!(end.outcome, Outcome::Stored { .. }));
+                        ends += 1;
+                    }
+                    Event::FragmentStart(_) | Event::StreamDeleted => {}
+                }
+            }
+            frames
+        });
+        viewer.until_complete(36).await;
+        for producer in producers {
+            producer.await.unwrap();
+        }
+        let mut complete = viewer.complete();
+        complete.sort_unstable();
+        assert_eq!(complete, wanted, "seed {seed}");
+        let frames: usize = viewer.seen.iter().map(|fragment| fragment.frames.len()).sum();
+        assert_eq!(consuming.await.unwrap(), frames, "seed {seed}");
+        let mut numbers: Vec<_> = service
+            .list("cam")
+            .await
+            .into_iter()
+            .map(|f| f.fragment_number.unwrap())
+            .collect();
+        let mut seen: Vec<_> = viewer.seen.iter().map(|fragment| fragment.number.clone()).collect();
+        numbers.sort_unstable();
+        seen.sort_unstable();
+        assert_eq!(seen, numbers, "seed {seed}");
+    }
+}

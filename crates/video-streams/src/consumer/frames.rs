@@ -144,3 +144,41 @@ impl Cutter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::Body;
+
+    fn cut(header: &Bytes, cluster: &Bytes, sizes: &[usize]) -> Vec<CutFrame> {
+        let mut cutter = Cutter::new(header.clone()).unwrap();
+        let (mut frames, mut rest) = (Vec::new(), cluster.clone());
+        for size in sizes.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let piece = rest.split_to((*size).clamp(1, rest.len()));
+            cutter
+                .push(piece, Duration::ZERO, &mut |frame| frames.push(frame))
+                .unwrap();
+        }
+        frames
+    }
+
+    proptest! {
+        #[test]
+        fn frames_are_the_same_however_their_bytes_arrive(
+            lengths in prop::collection::vec(1..5000_usize, 1..20), sizes in prop::collection::vec(1..3000_usize, 1..6)
+        ) {
+            let header = Body::new(&[1]).bytes();
+            let start = Body(BytesMut::new()).cluster(1000);
+            let numbered = lengths.iter().zip(0_i16..);
+            let cluster = numbered.fold(start, |body, (length, time)| body.big_frame(1, time, *length)).bytes();
+            let whole = cut(&header, &cluster, &[usize::MAX]);
+            prop_assert_eq!(whole.iter().map(|frame| frame.data.len()).collect::<Vec<_>>(), lengths);
+            prop_assert_eq!(cut(&header, &cluster, &sizes), whole);
+        }
+    }
+}

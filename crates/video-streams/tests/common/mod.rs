@@ -264,9 +264,10 @@ pub struct Put {
 }
 
 impl Put {
-    pub async fn send(&self, bytes: &Bytes) {
+    pub fn send(&self, bytes: &Bytes) -> impl Future<Output = ()> + use<> {
+        let (sender, bytes) = (self.body.clone().unwrap(), bytes.clone());
         // A connection that was refused takes no more.
-        let _ = self.body.as_ref().unwrap().send(Ok(bytes.clone())).await;
+        async move { drop(sender.send(Ok(bytes)).await) }
     }
 
     /// The next ack in short; `None` when the connection has ended.
