@@ -1,6 +1,7 @@
 //! The logs, the catalog and fsck: what is kept, and the promise when it is durable. It knows no service and no protocol;
 //! a stream is a number to it. `docs/design/log.md` describes the log's format and its rules.
 
+pub mod backup;
 mod buffer;
 pub mod catalog;
 mod control;

@@ -12,6 +12,7 @@ mod limits;
 mod memory;
 mod reserve;
 mod sqlite;
+pub(crate) mod sqlite_copy;
 
 use async_trait::async_trait;
 use bytes::Bytes;

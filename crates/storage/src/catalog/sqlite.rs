@@ -66,7 +66,7 @@ pub struct SqliteCatalog {
     threads: Vec<JoinHandle<()>>,
 }
 
-fn engine(error: &rusqlite::Error) -> CatalogError {
+pub(super) fn engine(error: &rusqlite::Error) -> CatalogError {
     if is_full(error) {
         return CatalogError::Full;
     }
@@ -88,7 +88,7 @@ fn is_fatal(error: &rusqlite::Error) -> bool {
     failed && !is_full(error)
 }
 
-fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+pub(super) fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(16);
