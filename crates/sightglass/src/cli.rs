@@ -29,6 +29,12 @@ pub enum Command {
     Put(PutArgs),
     /// Read a video stream from a point on, as one Matroska document.
     Get(GetArgs),
+    /// Copy the data directory while the server runs, or while it does not.
+    Backup(BackupArgs),
+    /// Make a new data directory from a backup.
+    Restore(RestoreArgs),
+    /// Read everything that is stored and report damage; the server must not run. Exits 1 if there is any.
+    Fsck(FsckArgs),
 }
 
 /// Where the data lies; shared by most commands.
@@ -42,6 +48,43 @@ pub struct DataDir {
         global = true
     )]
     pub data_dir: PathBuf,
+}
+
+/// Flags of `backup`.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// Where the data lies.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// The directory to write to; it must be missing or empty. It will hold every secret and face vector.
+    pub target: PathBuf,
+    /// Print the list of files as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// The directory to make; it must be missing or empty.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// The directory that `backup` wrote.
+    pub source: PathBuf,
+    /// Print the list of files as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `fsck`.
+#[derive(Debug, Args)]
+pub struct FsckArgs {
+    /// Where the data lies.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// How the log on stderr looks.

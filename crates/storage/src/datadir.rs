@@ -22,7 +22,7 @@ use base::{Clock, Disk, SystemDisk, Timestamp, read_small, replace_small};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{CatalogError, SqliteCatalog, SqliteOptions};
+use crate::catalog::{CatalogError, SqliteCatalog, SqliteOptions, sqlite_copy};
 
 /// The newest layout that this program knows.
 pub const FORMAT: u32 = 1;
@@ -228,6 +228,13 @@ impl DataDir {
     pub fn log_disk(&self) -> Result<Arc<dyn Disk>, DataDirError> {
         let folder = self.path.join(LOG_FOLDER);
         Ok(Arc::new(SystemDisk::open(&folder).map_err(io_at(&folder))?))
+    }
+
+    /// Reads the databases through and gives what is wrong with them, a line each; nothing is changed.
+    pub fn check_databases(&self) -> Vec<String> {
+        let files = [self.path.join(CATALOG_FILE), self.faces_file()];
+        let check = |file: &PathBuf| sqlite_copy::check(file).err().map(|error| error.to_string());
+        files.iter().filter(|file| file.exists()).filter_map(check).collect()
     }
 
     /// Opens the catalog, or makes it.

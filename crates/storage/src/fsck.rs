@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use base::Disk;
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::control::Control;
 use crate::frame::{HEADER, Header, Kind};
@@ -23,7 +23,7 @@ use crate::state::Place;
 use crate::{Error, StreamId};
 
 /// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Severity {
     /// The tail of an unfinished write. The next open cuts it; nobody had been told that it was durable.
     TornTail,
@@ -32,7 +32,7 @@ pub enum Severity {
 }
 
 /// One thing that is not as it should be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,

@@ -33,7 +33,7 @@ pub struct RecoveryReport {
 }
 
 /// A stretch of a segment that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DamagedRange {
     /// Name of the file.
     pub file: String,

@@ -1,7 +1,9 @@
 //! The commands, a file each. `run` sends the command line to its file.
 
+mod backup;
 mod connect;
 mod env;
+mod fsck;
 mod get;
 mod keys;
 mod models;
@@ -27,6 +29,9 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Models(args) => models::run(&args),
         Command::Put(args) => put::run(&args),
         Command::Get(args) => get::run(&args),
+        Command::Backup(args) => backup::back_up(&args),
+        Command::Restore(args) => backup::restore(&args),
+        Command::Fsck(args) => fsck::run(&args),
     }
 }
 

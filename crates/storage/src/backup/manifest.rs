@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{BackupError, io_at};
-use crate::DamagedRange;
+use crate::Finding;
 use crate::datadir::{self, LOCK_FILE, LOG_FOLDER, MANIFEST_FILE};
 
 /// Largest list that is read. Ours: 100,000 segments.
@@ -32,7 +32,7 @@ pub struct Manifest {
     pub files: Vec<FileEntry>,
     /// Damage that the original has in its log and the copy therefore too.
     #[serde(default)]
-    pub damaged: Vec<DamagedRange>,
+    pub damaged: Vec<Finding>,
 }
 
 impl Manifest {

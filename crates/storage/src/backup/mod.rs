@@ -20,7 +20,7 @@ use crate::datadir::{
     self, CATALOG_FILE, DataDir, DataDirError, FACES_FILE, FORMAT, KEYRING_FILE, LOCK_FILE, LOG_FOLDER, MANIFEST_FILE,
     ROOT_KEY_FILE,
 };
-use crate::{DamagedRange, Error, LogOptions, LogStore};
+use crate::{Error, Finding, LogOptions, LogStore, Severity, fsck};
 
 /// Largest of the small files. Ours.
 const SMALL_BYTES_MAX: usize = 1 << 20;
@@ -200,8 +200,9 @@ fn copy_secrets(from: &Path, to: &dyn Disk) -> Result<(), BackupError> {
     Ok(())
 }
 
-/// Opens everything that was copied, which recovers the log, and closes it in good order. Gives the damage in the log.
-fn settle(to: &Path, clock: &Arc<dyn Clock>) -> Result<Vec<DamagedRange>, BackupError> {
+/// Opens everything that was copied, which recovers the log, closes it in good order, and reads every byte of it. Gives
+/// the damage in the log.
+fn settle(to: &Path, clock: &Arc<dyn Clock>) -> Result<Vec<Finding>, BackupError> {
     let disk: Arc<dyn Disk> = Arc::new(SystemDisk::open(to).map_err(io_at(to))?);
     if read_small(&*disk, KEYRING_FILE, SMALL_BYTES_MAX)
         .map_err(io_at(KEYRING_FILE))?
@@ -220,7 +221,6 @@ fn settle(to: &Path, clock: &Arc<dyn Clock>) -> Result<Vec<DamagedRange>, Backup
         ..LogOptions::default()
     };
     let log = LogStore::open(Arc::clone(&disk), Arc::clone(clock), options, &Metrics::new())?;
-    let damaged = log.report().quarantined.clone();
     log.close();
     // Space set aside by the copy's own lanes; a restored server sets aside its own.
     for name in disk
@@ -231,5 +231,7 @@ fn settle(to: &Path, clock: &Arc<dyn Clock>) -> Result<Vec<DamagedRange>, Backup
     {
         disk.remove(name).map_err(io_at(name))?;
     }
-    Ok(damaged)
+    let mut findings = fsck(&disk)?.findings;
+    findings.retain(|finding| finding.severity == Severity::Damage);
+    Ok(findings)
 }

@@ -44,13 +44,23 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), CatalogError> {
             std::thread::sleep(STEP_PAUSE);
         }
     }
-    let verdict: String = target
-        .query_row("PRAGMA quick_check", [], |row| row.get(0))
-        .map_err(at(to))?;
-    if verdict != "ok" {
-        return Err(CatalogError::Engine(format!("{}: {verdict}", from.display())));
-    }
+    sound(&target, to)?;
     target.close().map_err(|(_, error)| at(to)(error))
+}
+
+/// Reads a database through; an error if it is damaged.
+pub(crate) fn check(path: &Path) -> Result<(), CatalogError> {
+    sound(&existing(path)?, path)
+}
+
+fn sound(connection: &Connection, path: &Path) -> Result<(), CatalogError> {
+    let verdict: String = connection
+        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+        .map_err(at(path))?;
+    if verdict == "ok" {
+        return Ok(());
+    }
+    Err(CatalogError::Engine(format!("{}: {verdict}", path.display())))
 }
 
 /// Sets every counter of the copy to what it is in the original now.

@@ -1,0 +1,32 @@
+//! `sightglass fsck`: reads the log and the databases of a data directory that no server uses, and changes nothing.
+
+use std::process::ExitCode;
+
+use base::SystemClock;
+use serde_json::json;
+use storage::datadir::DataDir;
+
+use super::Failure;
+use crate::cli::FsckArgs;
+
+/// Runs the command. Exits 1 when durable data is damaged.
+pub fn run(args: &FsckArgs) -> Result<ExitCode, Failure> {
+    // A look first, so that a directory that is not ours is not made one by locking it.
+    drop(DataDir::peek(&args.data.data_dir)?);
+    let data = DataDir::lock(&args.data.data_dir, &SystemClock::new())?;
+    let report = storage::fsck(&data.log_disk()?)?;
+    let databases = data.check_databases();
+    if args.json {
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&json!({"log": report, "databases": databases}))?
+        );
+    } else {
+        print!("{report}");
+        for line in &databases {
+            println!("{line}");
+        }
+    }
+    let sound = databases.is_empty() && !report.has_damage();
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
