@@ -37,9 +37,9 @@ def clip(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def photograph(data, tmp_path_factory):
-    """One frame of the video, as the photograph of whoever is in it."""
+    """One frame of the video in which somebody looks into the camera, as a photograph."""
     path = tmp_path_factory.mktemp("photo") / "face.jpg"
-    subprocess.run(["ffmpeg", "-v", "error", "-ss", "8", "-i", str(data / VIDEO), "-frames:v", "1", "-q:v", "2", str(path)], check=True)
+    subprocess.run(["ffmpeg", "-v", "error", "-ss", "14", "-i", str(data / VIDEO), "-frames:v", "1", "-q:v", "2", str(path)], check=True)
     return path.read_bytes()
 
 
