@@ -335,33 +335,38 @@ impl<'a> Plane<'a> {
     }
 
     /// Bilinear between the four samples around; the edge continues outwards.
+    #[inline]
     pub fn bilinear(&self, x: f32, y: f32) -> f32 {
-        let (fx, fy) = (x.floor(), y.floor());
-        let (wx, wy) = (x - fx, y - fy);
-        let (ix, iy) = (fx as isize, fy as isize);
-        let inside = ix >= 0 && iy >= 0 && ix + 1 < self.width as isize && iy + 1 < self.height as isize;
-        let [a, b, c, d] = if inside {
-            let at = iy as usize * self.stride + ix as usize;
-            let pair = |at: usize| {
-                self.data
-                    .get(at..at + 2)
-                    .and_then(|s| s.try_into().ok())
-                    .unwrap_or([0, 0])
-            };
-            let ([a, b], [c, d]): ([u8; 2], [u8; 2]) = (pair(at), pair(at + self.stride));
-            [a, b, c, d]
-        } else {
-            [
-                self.clamped(ix, iy),
-                self.clamped(ix + 1, iy),
-                self.clamped(ix, iy + 1),
-                self.clamped(ix + 1, iy + 1),
-            ]
-        };
-        let mix = |a: u8, b: u8| f32::from(a) + (f32::from(b) - f32::from(a)) * wx;
-        let (top, bottom) = (mix(a, b), mix(c, d));
-        top + (bottom - top) * wy
+        if x >= 0.0 && y >= 0.0 {
+            let (ix, iy) = (x as usize, y as usize);
+            let at = iy * self.stride + ix;
+            let pairs = (self.pair(at), self.pair(at + self.stride));
+            if let (true, (Some([a, b]), Some([c, d]))) = (ix + 1 < self.width, pairs) {
+                return mix([a, b, c, d], x - ix as f32, y - iy as f32);
+            }
+        }
+        let (left, top) = (x.floor(), y.floor());
+        let (ix, iy) = (left as isize, top as isize);
+        let around = [
+            self.clamped(ix, iy),
+            self.clamped(ix + 1, iy),
+            self.clamped(ix, iy + 1),
+            self.clamped(ix + 1, iy + 1),
+        ];
+        mix(around, x - left, y - top)
     }
+
+    #[inline]
+    fn pair(&self, at: usize) -> Option<[u8; 2]> {
+        self.data.get(at..at + 2)?.try_into().ok()
+    }
+}
+
+#[inline]
+fn mix([a, b, c, d]: [u8; 4], x: f32, y: f32) -> f32 {
+    let across = |a: u8, b: u8| f32::from(a) + (f32::from(b) - f32::from(a)) * x;
+    let (top, bottom) = (across(a, b), across(c, d));
+    top + (bottom - top) * y
 }
 
 /// How luma and chroma make colours.
