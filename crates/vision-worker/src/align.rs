@@ -114,7 +114,7 @@ pub fn crop(view: &View<'_>, points: &[(f32, f32); 5], crop: &mut [f32]) -> bool
 }
 
 /// How a view's YUV becomes RGB.
-struct Colours {
+pub(crate) struct Colours {
     black: f32,
     luma: f32,
     red_v: f32,
@@ -128,7 +128,7 @@ struct Colours {
 }
 
 impl Colours {
-    fn of(view: &View<'_>) -> Colours {
+    pub(crate) fn of(view: &View<'_>) -> Colours {
         // ITU-R BT.601-7 and BT.709-6: the shares of red and blue in luma.
         let (kr, kb) = match view.matrix {
             Matrix::Bt601 => (0.299, 0.114),
@@ -163,8 +163,14 @@ impl Colours {
         // Chroma samples sit level with every second luma column, and between every second pair of rows.
         let cx = x * self.chroma_x;
         let cy = (y + 0.5) * self.chroma_y - 0.5;
+        self.convert(luma, u_plane.bilinear(cx, cy), v_plane.bilinear(cx, cy))
+    }
+
+    /// Red, green and blue of 0 to 255.
+    #[inline]
+    pub(crate) fn convert(&self, luma: f32, u: f32, v: f32) -> [f32; 3] {
         let light = (luma - self.black) * self.luma;
-        let (u, v) = (u_plane.bilinear(cx, cy) - 128.0, v_plane.bilinear(cx, cy) - 128.0);
+        let (u, v) = (u - 128.0, v - 128.0);
         let colour = [
             light + self.red_v * v,
             light + self.green_u * u + self.green_v * v,

@@ -7,6 +7,7 @@ use crate::align::{SIDE, crop};
 use crate::codec::{Scaler, View};
 use crate::detect::{Detection, InputShape, SCORE_MIN, suppress};
 use crate::engine::{Engine, EngineError};
+use crate::halve::halve;
 use crate::measure::{Patch, pose};
 use crate::track::{Seen, Tracker};
 
@@ -45,15 +46,17 @@ impl Analyser {
     /// The detections at one size of input, best first.
     fn detect(&mut self, view: &View<'_>, side: usize) -> Result<Vec<Detection>, EngineError> {
         let shape = InputShape::new(view.width(), view.height(), side);
-        if self
-            .scaler
-            .to_bgr(view, shape.width, shape.height, &mut self.bgr)
-            .is_err()
-        {
-            return Ok(Vec::new());
-        }
         self.input.resize(shape.len(), 0.0);
-        shape.fill(&self.bgr, &mut self.input);
+        if !halve(view, &shape, &mut self.input) {
+            if self
+                .scaler
+                .to_bgr(view, shape.width, shape.height, &mut self.bgr)
+                .is_err()
+            {
+                return Ok(Vec::new());
+            }
+            shape.fill(&self.bgr, &mut self.input);
+        }
         let mut found = self.engine.detect(&self.input, &shape, SCORE_MIN)?;
         found.truncate(MAX_FACES);
         Ok(found)

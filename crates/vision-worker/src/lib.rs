@@ -7,6 +7,7 @@ pub mod analyse;
 pub mod codec;
 pub mod detect;
 pub mod engine;
+pub mod halve;
 pub mod image;
 pub mod lockdown;
 pub mod measure;

@@ -14,8 +14,8 @@ use crate::engine::EngineError;
 use crate::image;
 use crate::session::Session;
 
-/// Bytes asked of the pipe at once.
-const READ_BYTES: usize = 256 * 1024;
+/// Bytes asked of the pipe at once: as many as it holds.
+const READ_BYTES: usize = 64 * 1024;
 
 /// Why the worker ends.
 #[derive(Debug, thiserror::Error)]
