@@ -222,3 +222,29 @@ def test_an_unknown_stream_and_a_bad_header_are_declared_errors(server, name):
             Put(server, name, **options)
         assert refused.value.status == 400, options
         assert refused.value.code in ("InvalidArgumentException", "ValidationException", "SerializationException"), options
+
+
+def test_who_is_denied_or_of_another_account_cannot_upload(server, name):
+    make_stream(server, name)
+    key, secret = server.make_key(policy={"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Action": "*", "Resource": "*"}, {"Effect": "Deny", "Action": "kinesisvideo:PutMedia", "Resource": "*"}]})
+    with pytest.raises(Refused) as refused:
+        Put(server, name, key=key, secret=secret)
+    assert refused.value.status in (400, 401, 403) and refused.value.code in ("NotAuthorizedException", "AccessDeniedException")
+    key, secret = server.make_key(account="444455556666")
+    with pytest.raises(Refused) as refused:
+        Put(server, name, key=key, secret=secret)
+    assert (refused.value.status, refused.value.code) == (404, "ResourceNotFoundException")
+
+
+def test_a_silent_producer_is_told_that_it_idles_and_is_hung_up_on_after_half_a_minute(server, name):
+    make_stream(server, name)
+    connection = Put(server, name)
+    connection.send(mkv.header() + mkv.cluster(1000, mkv.block(b"frame")) + mkv.tag(mkv.END_OF_FRAGMENT))
+    connection.until("PERSISTED")
+    began = time.monotonic()
+    rest = connection.rest(within=45)
+    assert 25 < time.monotonic() - began < 40
+    assert rest and {ack["EventType"] for ack in rest} == {"IDLE"}
+    connection.close()
+    assert len(list_fragments(server, name)) == 1
