@@ -494,7 +494,7 @@ mod tests {
     }
 
     fn commit() -> impl Strategy<Value = Commit> {
-        let extents = vec((any::<u64>(), any::<u32>(), any::<u32>()), 0..5);
+        let extents = vec((any::<u64>(), any::<u32>(), 0..u32::MAX / 8), 0..5);
         let frames = vec(
             (any::<u32>(), any::<u32>(), any::<i32>(), any::<u8>(), any::<bool>()),
             0..40,
@@ -505,7 +505,7 @@ mod tests {
                 server_timestamp: Timestamp::from_millis(long.1),
                 producer_timestamp: Timestamp::from_millis(long.2),
                 length_ms: short[0],
-                size: short[1],
+                size: extents.iter().map(|(_, _, len)| len).sum(),
                 header_len: short[2],
                 checksum: short[3],
                 extents: extents
