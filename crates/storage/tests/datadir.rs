@@ -13,9 +13,14 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use base::metrics::Metrics;
 use base::{ManualClock, Timestamp};
+use bytes::Bytes;
 use storage::datadir::{FORMAT, Migration, holder};
-use storage::{Catalog, Change, DataDir, DataDirError, SqliteOptions};
+use storage::{
+    Catalog, Change, DataDir, DataDirError, FragmentQuery, FragmentRange, FragmentSummary, FrameEntry, LogOptions,
+    LogStore, NewRecord, Position, ShardId, SqliteOptions, StreamId,
+};
 
 const NOW: Timestamp = Timestamp::from_millis(1_795_347_223_000);
 
@@ -76,7 +81,13 @@ fn a_second_server_is_told_who_holds_the_directory_and_gets_it_when_that_one_end
 fn the_lock_of_a_killed_process_is_no_obstacle_and_is_not_inherited_by_children() {
     let dir = tempfile::tempdir().unwrap();
     let first = lock(dir.path()).unwrap();
-    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", "echo; exec sleep 60"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Its first byte says that it runs its own program, and so has none of our files.
+    io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
     drop(first);
     assert!(
         lock(dir.path()).is_ok(),
@@ -224,6 +235,89 @@ async fn a_directory_of_format_1_is_read_by_this_version() {
         b"sealed by format 1"
     );
     assert_eq!(data.stored_root_key().unwrap().unwrap().access_key_id.len(), 20);
+    read_log(&open_log(&data)).await;
+    assert_eq!(storage::fsck(&data.log_disk().unwrap()).unwrap().findings, []);
+}
+
+const CAMERA: StreamId = StreamId(1);
+const RESULTS: StreamId = StreamId(2);
+const PICTURE: &[u8] = b"the bytes of a fragment, long enough to be told from others";
+
+fn open_log(data: &DataDir) -> LogStore {
+    let options = LogOptions {
+        reserve_bytes: 4096,
+        ..LogOptions::default()
+    };
+    LogStore::open(data.log_disk().unwrap(), ManualClock::at(NOW), options, &Metrics::new()).unwrap()
+}
+
+async fn write_log(log: &LogStore) {
+    let media = log.media();
+    for n in 0..3 {
+        let at = NOW.plus_millis(n * 1000);
+        let number = media.allocate_number(CAMERA, at).await.unwrap();
+        let mut sink = media.begin(CAMERA, number).await.unwrap();
+        sink.write(Bytes::from_static(PICTURE)).await.unwrap();
+        let frame = FrameEntry {
+            offset: 0,
+            len: 20,
+            time_ms: 0,
+            track: 1,
+            key: true,
+        };
+        let summary = FragmentSummary {
+            server_timestamp: at,
+            producer_timestamp: at,
+            length_ms: 1000,
+            header_len: 4,
+            frames: vec![frame],
+        };
+        sink.commit(summary).await.unwrap();
+    }
+    media.trim(CAMERA, NOW.plus_millis(1000)).await.unwrap();
+    let records = log.records();
+    records.create_shard(RESULTS, ShardId(0), NOW).await.unwrap();
+    let record = NewRecord {
+        stream: RESULTS,
+        shard: ShardId(0),
+        partition_key: "door".into(),
+        explicit_hash_key: Some(7),
+        data: Bytes::from_static(b"{}"),
+        arrival: NOW,
+    };
+    records.append(vec![record]).await.unwrap();
+}
+
+async fn read_log(log: &LogStore) {
+    assert_eq!((log.report().quarantined.len(), log.report().torn.len()), (0, 0));
+    let query = FragmentQuery {
+        range: FragmentRange::All,
+        after: None,
+        limit: 10,
+    };
+    let listed = log.media().list(CAMERA, &query).await.unwrap();
+    assert_eq!(
+        listed.iter().map(|info| info.position).collect::<Vec<_>>(),
+        [2, 3],
+        "the first was trimmed"
+    );
+    assert_eq!(listed[1].server_timestamp, NOW.plus_millis(2000));
+    assert_eq!(
+        log.media().read(CAMERA, listed[1].number, 0..u32::MAX).await.unwrap(),
+        PICTURE
+    );
+    assert_eq!(log.media().frames(CAMERA, listed[1].number).await.unwrap()[0].len, 20);
+    assert!(log.media().allocate_number(CAMERA, NOW).await.unwrap() > listed[1].number);
+    let batch = log
+        .records()
+        .read(RESULTS, ShardId(0), Position::Trim, 10, 1000)
+        .await
+        .unwrap();
+    let record = &batch.records[0];
+    assert_eq!(
+        (&record.data[..], record.explicit_hash_key, batch.records.len()),
+        (&b"{}"[..], Some(7), 1)
+    );
 }
 
 async fn write_fixture(path: &Path) {
@@ -245,7 +339,16 @@ async fn write_fixture(path: &Path) {
         .commit(vec![Change::create("-/-/sealed", sealed)])
         .await
         .unwrap();
-    drop((catalog, data));
+    let log = open_log(&data);
+    write_log(&log).await;
+    drop((log, catalog, data));
+    for entry in std::fs::read_dir(path.join("log")).unwrap() {
+        let name = entry.unwrap().path();
+        if name.file_name().unwrap().to_str().unwrap().starts_with("reserve-") {
+            std::fs::remove_file(name).unwrap();
+        }
+    }
+    let _ = std::fs::remove_file(path.join("catalog.db-reserve"));
     let raw = rusqlite::Connection::open(path.join("catalog.db")).unwrap();
     raw.execute_batch("VACUUM").unwrap();
     drop(raw);
