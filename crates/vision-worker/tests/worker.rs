@@ -390,3 +390,25 @@ async fn a_worker_that_cannot_start_is_an_error_not_a_hang() {
     let answer = tokio::time::timeout(Duration::from_secs(20), asked).await.unwrap();
     assert!(matches!(answer, Err(ImageError::Worker(_))), "{answer:?}");
 }
+
+#[tokio::test]
+async fn when_pool_and_sessions_are_gone_the_worker_is_too() {
+    let (Some(models), Some(video)) = (models(), video("vogels_330.mkv")) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let pool = pool_with(&traceable_worker(folder.path()), &models);
+    let (mut sender, mut receiver) = pool.open_session(video.config()).unwrap();
+    for frame in video.frames.into_iter().take(3) {
+        sender.send(frame).await.unwrap();
+    }
+    assert!(receiver.next().await.is_some());
+    drop((pool, sender, receiver));
+    let process = format!("/proc/{}", pid_of(folder.path()));
+    let gone = async {
+        while Path::new(&process).exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.unwrap();
+}

@@ -203,6 +203,14 @@ impl Inner {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for host in self.hosts.get_mut().videos.values().flatten() {
+            host.orphan();
+        }
+    }
+}
+
 /// What [`FrameSender::send`] did with a frame. Frames that were skipped are also told to the [`ResultReceiver`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SendReport {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use base::{AccountId, Clock};
@@ -28,6 +28,8 @@ pub(crate) struct VideoHost {
     sessions: Mutex<BTreeMap<u32, Arc<Session>>>,
     closing: Mutex<Vec<u32>>,
     next_number: AtomicU32,
+    /// The pool is gone: nobody can open another session.
+    orphaned: AtomicBool,
     wake: Notify,
 }
 
@@ -69,6 +71,7 @@ impl VideoHost {
             sessions: Mutex::default(),
             closing: Mutex::default(),
             next_number: AtomicU32::new(1),
+            orphaned: AtomicBool::new(false),
             wake: Notify::new(),
         })
     }
@@ -79,6 +82,11 @@ impl VideoHost {
 
     pub(crate) fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    pub(crate) fn orphan(&self) {
+        self.orphaned.store(true, Ordering::Release);
+        self.wake();
     }
 
     pub(crate) fn open(self: &Arc<Self>, config: SessionConfig) -> Arc<Session> {
@@ -168,7 +176,8 @@ impl VideoHost {
                 continue;
             }
             let woken = tokio::time::timeout(self.idle_retire, self.wake.notified()).await;
-            if woken.is_err() && self.session_count() == 0 {
+            let unwanted = woken.is_err() || self.orphaned.load(Ordering::Acquire);
+            if unwanted && self.session_count() == 0 {
                 return Stop::Idle;
             }
         }
