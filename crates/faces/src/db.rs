@@ -5,8 +5,8 @@
 //! nothing zeroes those when the row is deleted later. So no vector is ever inside a b-tree cell. Vectors live in slots of
 //! large blobs (`blocks.data`), behind a head of one page length; SQLite keeps at most the first page length of a value in
 //! the cell and the rest on overflow pages, which are written in place and never copied. Deleting a face overwrites its
-//! slot with zeros in the transaction that deletes its row; deleting a collection frees its blocks, which
-//! `secure_delete` zeroes page by page.
+//! slot with zeros in the transaction that deletes its row; deleting a collection makes it unknown and then frees its
+//! blocks, which `secure_delete` zeroes page by page.
 //!
 //! For the same reason the journal mode is DELETE (a write-ahead log would keep old pages), locking is not exclusive
 //! (SQLite would then keep the journal file, with old pages in it), auto-vacuum is off (it copies pages) and temporary
@@ -28,6 +28,9 @@ const SLOTS_PER_BLOCK: u32 = 128;
 const BLOCK_HEAD_BYTES: usize = PAGE_BYTES;
 
 const PAGE_BYTES: usize = 4096;
+
+/// Rows of faces that one step of a purge deletes.
+const PURGED_ROWS: usize = 500;
 
 /// `PRAGMA user_version` of this layout.
 const LAYOUT_VERSION: i32 = 1;
@@ -80,6 +83,14 @@ pub(crate) struct NewRow<'a> {
     pub(crate) record: &'a FaceRecord,
     pub(crate) slot: u32,
     pub(crate) vector: &'a [f32],
+}
+
+impl DatabaseError {
+    /// No space on the device; nothing was changed.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, DatabaseError::Sqlite(rusqlite::Error::SqliteFailure(error, _))
+            if error.code == rusqlite::ErrorCode::DiskFull)
+    }
 }
 
 impl Database {
@@ -199,13 +210,43 @@ impl Database {
         Ok(id)
     }
 
-    pub(crate) fn delete_collection(&mut self, id: i64) -> Result<(), DatabaseError> {
-        let transaction = self.connection.transaction()?;
-        transaction.execute("DELETE FROM faces WHERE collection = ?", params![id])?;
-        transaction.execute("DELETE FROM blocks WHERE collection = ?", params![id])?;
-        transaction.execute("DELETE FROM collections WHERE id = ?", params![id])?;
-        transaction.commit()?;
+    /// Makes a collection unknown. Its vectors are still in the file, until [`Database::purge`].
+    pub(crate) fn forget_collection(&mut self, id: i64) -> Result<(), DatabaseError> {
+        self.connection
+            .execute("DELETE FROM collections WHERE id = ?", params![id])?;
         Ok(())
+    }
+
+    /// Erases what an unknown collection has left, in small steps: a transaction keeps the old content of every page it
+    /// changes in its journal, so that one for a large collection would need as much space as the collection, and on a
+    /// full disk could not be carried out.
+    pub(crate) fn purge(&mut self, id: i64) -> Result<(), DatabaseError> {
+        loop {
+            let blocks = "DELETE FROM blocks WHERE id IN (SELECT id FROM blocks WHERE collection = ? LIMIT 1)";
+            if self.connection.prepare_cached(blocks)?.execute(params![id])? == 0 {
+                break;
+            }
+        }
+        loop {
+            let faces = "DELETE FROM faces WHERE collection = ?1 AND slot IN
+                             (SELECT slot FROM faces WHERE collection = ?1 LIMIT ?2)";
+            let mut statement = self.connection.prepare_cached(faces)?;
+            if statement.execute(params![id, PURGED_ROWS as i64])? == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Erases what collections left whose deletion was cut off.
+    pub(crate) fn purge_unknown(&mut self) -> Result<(), DatabaseError> {
+        let unknown: Vec<i64> = {
+            let mut statement = self.connection.prepare(
+                "SELECT collection FROM blocks UNION SELECT collection FROM faces EXCEPT SELECT id FROM collections",
+            )?;
+            let rows = statement.query_map([], |row| row.get(0))?;
+            rows.collect::<Result<_, _>>()?
+        };
+        unknown.into_iter().try_for_each(|id| self.purge(id))
     }
 
     pub(crate) fn insert_faces(

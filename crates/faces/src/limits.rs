@@ -22,3 +22,6 @@ pub const DIMENSIONS_MAX: usize = 2048;
 
 /// Mutations waiting for the connection's thread; more callers than this wait their turn.
 pub const QUEUED_MUTATIONS_MAX: usize = 256;
+
+/// Faces that one transaction deletes: its journal stays below a megabyte, the space that is kept for a full disk.
+pub const FACES_PER_DELETION_STEP: usize = 64;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base::{AccountId, Clock, Region, ResourceName, Timestamp};
 use parking_lot::RwLock;
+use storage::catalog::reserve::Reserve;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::db::{Database, DatabaseError, NewRow};
@@ -178,6 +179,8 @@ type Job = Box<dyn FnOnce(&mut Writer) + Send>;
 /// What the thread owns.
 struct Writer {
     database: Database,
+    /// Space for deletions on a full disk.
+    reserve: Reserve,
     shared: Arc<Shared>,
     /// After a failed sync SQLite and the disk may disagree, so nothing more is written until a restart has recovered.
     broken: Option<String>,
@@ -186,7 +189,8 @@ struct Writer {
 impl FaceStore {
     /// Opens or creates the file and reads every vector into memory.
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, FacesError> {
-        let database = Database::open(path)?;
+        let mut database = Database::open(path)?;
+        database.purge_unknown()?;
         let mut collections = HashMap::new();
         let mut faces = 0;
         for loaded in database.load()? {
@@ -209,6 +213,7 @@ impl FaceStore {
         let (jobs, mut queue) = mpsc::channel::<Job>(limits::QUEUED_MUTATIONS_MAX);
         let mut writer = Writer {
             database,
+            reserve: Reserve::of(path),
             shared: shared.clone(),
             broken: None,
         };
@@ -422,6 +427,25 @@ impl Writer {
         Ok(result?)
     }
 
+    /// Deletes, with the space that is kept for it where the disk is full.
+    fn deleting(&mut self, delete: impl Fn(&mut Database) -> Result<(), DatabaseError>) -> Result<(), FacesError> {
+        let mut done = delete(&mut self.database);
+        if done.as_ref().is_err_and(DatabaseError::is_full) {
+            self.reserve.give_up();
+            done = delete(&mut self.database);
+        }
+        self.reserve.take();
+        self.checked(done)
+    }
+
+    /// Nothing is added while the space for deletions is not there.
+    fn check_space(&mut self) -> Result<(), FacesError> {
+        if self.reserve.take() {
+            return Ok(());
+        }
+        Err(FacesError::Storage("the disk is full".to_owned()))
+    }
+
     fn create_collection(&mut self, key: ResourceName, model: ModelVersion) -> Result<CollectionInfo, FacesError> {
         if !(1..=limits::DIMENSIONS_MAX).contains(&model.dimensions) {
             return Err(FacesError::BadVector(model.dimensions));
@@ -434,6 +458,7 @@ impl Writer {
             collections.len()
         };
         check_limit(count + 1, "collections", limits::COLLECTIONS_MAX)?;
+        self.check_space()?;
         let created = self.shared.clock.now();
         let made = self.database.create_collection(&key, &model, created);
         let info = CollectionInfo {
@@ -455,12 +480,13 @@ impl Writer {
 
     fn delete_collection(&mut self, key: &ResourceName) -> Result<(), FacesError> {
         let collection = self.shared.find(key)?;
-        let done = self.database.delete_collection(collection.info.id);
-        self.checked(done)?;
+        let id = collection.info.id;
+        self.deleting(|database| database.forget_collection(id))?;
         self.shared.collections.write().remove(key);
         let gone = collection.index.read().len();
         self.shared.faces.fetch_sub(gone, Ordering::Relaxed);
-        Ok(())
+        // If this fails the caller hears of it, and the next start finishes it.
+        self.deleting(|database| database.purge(id))
     }
 
     fn index_faces(
@@ -527,6 +553,7 @@ impl Writer {
         if added.is_empty() {
             return Ok(());
         }
+        self.check_space()?;
         let slots = collection.index.read().free_slots(added.len());
         let rows: Vec<NewRow<'_>> = (added.iter().zip(&slots))
             .map(|((record, vector), &slot)| NewRow { record, slot, vector })
@@ -545,31 +572,28 @@ impl Writer {
     fn delete_faces(&mut self, key: &ResourceName, faces: &[FaceId]) -> Result<Deleted, FacesError> {
         let collection = self.shared.find(key)?;
         let mut outcome = Deleted::default();
-        let mut slots = Vec::new();
+        let mut found = Vec::new();
         {
             let index = collection.index.read();
             let mut seen = HashSet::new();
             for &face in faces.iter().filter(|&&face| seen.insert(face)) {
                 match index.get(face) {
-                    Some(entry) => {
-                        slots.push(entry.slot);
-                        outcome.deleted.push(face);
-                    }
+                    Some(entry) => found.push((face, entry.slot)),
                     None => outcome.not_found.push(face),
                 }
             }
         }
-        if slots.is_empty() {
-            return Ok(outcome);
-        }
         let (id, dimensions) = (collection.info.id, collection.info.model.dimensions);
-        let done = self.database.delete_faces(id, dimensions, &slots);
-        self.checked(done)?;
-        let mut index = collection.index.write();
-        for &face in &outcome.deleted {
-            index.remove(face);
+        for step in found.chunks(limits::FACES_PER_DELETION_STEP) {
+            let slots: Vec<u32> = step.iter().map(|(_, slot)| *slot).collect();
+            self.deleting(|database| database.delete_faces(id, dimensions, &slots))?;
+            let mut index = collection.index.write();
+            for &(face, _) in step {
+                index.remove(face);
+                outcome.deleted.push(face);
+            }
+            self.shared.faces.fetch_sub(step.len(), Ordering::Relaxed);
         }
-        self.shared.faces.fetch_sub(outcome.deleted.len(), Ordering::Relaxed);
         Ok(outcome)
     }
 }

@@ -227,7 +227,9 @@ fn found_in_files(directory: &Path, traces: &HashSet<[u8; 8]>) -> usize {
     let mut found = HashSet::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
-        let hits = bytes.windows(8).filter(|window| traces.contains(*window));
+        let hits = bytes
+            .windows(8)
+            .filter(|window| **window != [0; 8] && traces.contains(*window));
         found.extend(hits.map(<[u8]>::to_vec));
     }
     found.len()

@@ -10,7 +10,7 @@ mod key;
 mod key_table;
 mod limits;
 mod memory;
-mod reserve;
+pub mod reserve;
 mod sqlite;
 pub(crate) mod sqlite_copy;
 

@@ -1,4 +1,4 @@
-//! Space that the catalog keeps for itself, so that a full disk can be emptied: a deletion is written before it frees
+//! Space that a database keeps for itself beside its file (the catalog, and the faces' database), so that a full disk can be emptied: a deletion is written before it frees
 //! anything. The reserve is given up when the disk is full and taken back as soon as there is room.
 
 use std::path::PathBuf;
@@ -10,14 +10,14 @@ use super::{Change, Expect};
 
 /// See the module's text.
 #[derive(Debug)]
-pub(super) struct Reserve {
+pub struct Reserve {
     path: PathBuf,
     bytes: u64,
 }
 
 impl Reserve {
     /// The reserve of a database file, taken as far as there is room.
-    pub(super) fn of(database: &std::path::Path) -> Self {
+    pub fn of(database: &std::path::Path) -> Self {
         let mut name = database.as_os_str().to_owned();
         name.push("-reserve");
         let mut reserve = Reserve {
@@ -29,7 +29,7 @@ impl Reserve {
     }
 
     /// Sets aside as much as there is room for, up to all of it. True when that is all of it: then the disk is not full.
-    pub(super) fn take(&mut self) -> bool {
+    pub fn take(&mut self) -> bool {
         let steps = std::iter::successors(Some(CATALOG_RESERVE_BYTES), |bytes| Some(bytes / 2));
         for bytes in steps.take_while(|bytes| *bytes >= 1 << 16) {
             if bytes <= self.bytes {
@@ -44,7 +44,7 @@ impl Reserve {
 
     /// Gives the space back to the file system. What is left of it after the change that needed it is to be taken again
     /// at once, before another writer has it.
-    pub(super) fn give_up(&mut self) {
+    pub fn give_up(&mut self) {
         self.bytes = 0;
         let _ = rustix::fs::unlink(&self.path);
     }
