@@ -412,3 +412,59 @@ async fn when_pool_and_sessions_are_gone_the_worker_is_too() {
     };
     tokio::time::timeout(Duration::from_secs(20), gone).await.unwrap();
 }
+
+/// The first seconds of a file as H.265 with B-frames and a key frame every second, by the ffmpeg program.
+fn as_h265(name: &str, folder: &Path) -> Option<Video> {
+    let target = folder.join("h265.mkv");
+    let converted = std::process::Command::new("ffmpeg")
+        .args(["-v", "error", "-i"])
+        .arg(data()?.join("mkv").join(name))
+        .args([
+            "-an",
+            "-t",
+            "3",
+            "-vf",
+            "scale=640:360",
+            "-c:v",
+            "libx265",
+            "-preset",
+            "ultrafast",
+        ])
+        .args([
+            "-x265-params",
+            "log-level=none:keyint=30:min-keyint=30:scenecut=0:bframes=2:open-gop=0",
+        ])
+        .arg(&target)
+        .status();
+    if !converted.is_ok_and(|status| status.success()) {
+        println!("skipped: no ffmpeg program with libx265");
+        return None;
+    }
+    Some(video_at(&target))
+}
+
+#[tokio::test]
+async fn h265_is_analysed_and_its_lost_references_are_noticed() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let Some(video) = as_h265("bezos_vogels.mkv", folder.path()) else {
+        return;
+    };
+    let pool = pool(&models);
+    let mut config = video.config();
+    config.mode = Mode::CatchUp;
+    let count = video.frames.len() as u64;
+    let outcomes = play(&pool, config.clone(), video.frames.clone()).await;
+    assert_eq!(analysed(&outcomes).len() as u64, count);
+    assert!(analysed(&outcomes).iter().map(|(_, faces)| faces.len()).sum::<usize>() as u64 >= count / 2);
+
+    // The frame after a key frame is the first that others refer to.
+    let keys: Vec<u64> = video.frames.iter().filter(|f| f.key).map(|f| f.id).collect();
+    let (lost, next_key) = (keys[1] + 1, keys[2]);
+    let frames: Vec<_> = video.frames.iter().filter(|f| f.id != lost).cloned().collect();
+    let outcomes = play(&pool, config, frames).await;
+    let analysed: BTreeSet<u64> = analysed(&outcomes).iter().map(|(id, _)| *id).collect();
+    let between: Vec<_> = analysed.range(lost + 1..next_key).collect();
+    assert!(between.is_empty(), "{between:?}");
+    assert!(analysed.contains(&next_key));
+}

@@ -61,8 +61,12 @@ impl Video {
     }
 }
 
+/// A file of the test data.
 pub fn video(name: &str) -> Option<Video> {
-    let file = data()?.join("mkv").join(name);
+    Some(video_at(&data()?.join("mkv").join(name)))
+}
+
+pub fn video_at(file: &Path) -> Video {
     let mut reader = Reader::new(Limits::default());
     reader.push(Bytes::from(std::fs::read(file).unwrap()));
     reader.finish();
@@ -85,11 +89,11 @@ pub fn video(name: &str) -> Option<Video> {
         }
     }
     let track = tracks.unwrap().iter().find(|t| t.number == 1).unwrap().clone();
-    Some(Video {
+    Video {
         codec: Codec::from_matroska(&track.codec_id).unwrap(),
         codec_private: track.codec_private,
         frames,
-    })
+    }
 }
 
 /// Plays frames through a session and gathers the outcomes.
