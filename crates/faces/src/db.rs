@@ -13,6 +13,7 @@
 //! tables stay in memory.
 
 use std::path::Path;
+use std::time::Duration;
 
 use base::{AccountId, Region, ResourceName, Timestamp};
 use rusqlite::{Connection, Transaction, params};
@@ -28,6 +29,9 @@ const SLOTS_PER_BLOCK: u32 = 128;
 const BLOCK_HEAD_BYTES: usize = PAGE_BYTES;
 
 const PAGE_BYTES: usize = 4096;
+
+/// How long a commit waits for another process that reads the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Rows of faces that one step of a purge deletes.
 const PURGED_ROWS: usize = 500;
@@ -96,6 +100,8 @@ impl DatabaseError {
 impl Database {
     pub(crate) fn open(path: &Path) -> Result<Self, DatabaseError> {
         let connection = Connection::open(path)?;
+        // A backup that another process takes holds off commits while it copies.
+        connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.pragma_update(None, "page_size", PAGE_BYTES as i64)?;
         connection.pragma_update(None, "auto_vacuum", "NONE")?;
         connection.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(()))?;
@@ -298,12 +304,6 @@ impl Database {
             write_slot(&transaction, collection, dimensions, slot, &zeros)?;
         }
         transaction.commit()?;
-        Ok(())
-    }
-
-    /// Writes a consistent copy to a file that must not exist yet. Free pages are left out of it.
-    pub(crate) fn copy_to(&self, path: &str) -> Result<(), DatabaseError> {
-        self.connection.execute("VACUUM INTO ?", params![path])?;
         Ok(())
     }
 }

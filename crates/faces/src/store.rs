@@ -5,7 +5,7 @@
 //! what was answered is seen by every later search. Dropping the future of a mutation does not undo it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -340,15 +340,6 @@ impl FaceStore {
         let probe = index.vector(face).ok_or(FacesError::FaceNotFound(face))?;
         let limit = limit.min(limits::FACES_PER_CALL_MAX);
         Ok((entry.record.clone(), index.search(probe, threshold, limit, Some(face))))
-    }
-
-    /// Writes a consistent copy of the database to a file that does not exist yet, while reads go on.
-    pub async fn copy_to(&self, path: PathBuf) -> Result<(), FacesError> {
-        let text = path
-            .into_os_string()
-            .into_string()
-            .map_err(|path| FacesError::Storage(format!("{} is not a UTF-8 path", path.display())))?;
-        self.write(move |writer| Ok(writer.database.copy_to(&text)?)).await
     }
 
     /// Runs a job on the connection's thread and waits for its answer.

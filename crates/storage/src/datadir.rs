@@ -6,7 +6,7 @@
 //! | `format` | the version of the layout; written last when a directory is made or restored |
 //! | `lock` | locked by the server that uses the directory; says who that is |
 //! | `catalog.db` | the catalog; `catalog.db-reserve` beside it is space kept for deletions on a full disk |
-//! | `faces.db` | collections and face vectors |
+//! | `faces.db` | collections and face vectors; `faces.db-reserve` likewise |
 //! | `log/` | the segment log of media and records |
 //! | `keyring` | master keys, mode 0600 |
 //! | `root-key` | the root key made at first start, mode 0600 |
