@@ -22,6 +22,13 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Creates an empty file; an error of kind `AlreadyExists` if there is one of that name.
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
 
+    /// As [`Self::create`], for a file that will grow to `bytes` and then be written over: an implementation may set the
+    /// space aside at once, so that the file reads as zeros up to there.
+    fn create_sized(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let _ = bytes;
+        self.create(name)
+    }
+
     /// The names of all files, in no order.
     fn list(&self) -> io::Result<Vec<String>>;
 
@@ -100,14 +107,24 @@ impl SystemDisk {
         })
     }
 
+    /// An existing file opened for writing past the page cache (O_DIRECT). An error where the file system cannot.
+    pub fn open_direct(&self, name: &str) -> io::Result<File> {
+        self.descriptor(name, OFlags::DIRECT)
+    }
+
     fn open_with(&self, name: &str, flags: OFlags) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.descriptor(name, flags)?;
+        Ok(Arc::new(SystemFile { file }))
+    }
+
+    fn descriptor(&self, name: &str, flags: OFlags) -> io::Result<File> {
         let legal = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
         if !legal {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file name"));
         }
         let flags = flags | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let fd = rustix::fs::openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR)?;
-        Ok(Arc::new(SystemFile { file: File::from(fd) }))
+        Ok(File::from(fd))
     }
 }
 

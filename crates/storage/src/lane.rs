@@ -440,7 +440,7 @@ impl LaneCore {
         let opened = if spare {
             self.shared.disk.open(&name)
         } else {
-            self.shared.disk.create(&name)
+            self.shared.disk.create_sized(&name, self.segment_bytes())
         };
         let file = match opened {
             Ok(file) => file,

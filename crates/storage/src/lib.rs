@@ -31,6 +31,7 @@ mod scan;
 mod sim;
 mod state;
 mod store;
+mod uring;
 
 pub use catalog::{
     Catalog, CatalogError, CatalogKey, Change, Entry, Expect, KeyRows, MemoryCatalog, Page, SqliteCatalog,
@@ -48,3 +49,4 @@ pub use number::{FragmentNumber, InvalidFragmentNumber, InvalidSequenceNumber, S
 pub use options::{LogOptions, OnFatal};
 pub use records::{NewRecord, Position, ReadBatch, RecordLog, ShardId, StoredRecord};
 pub use store::{DamagedRange, LogStore, RecoveryReport};
+pub use uring::best_disk;
