@@ -61,6 +61,12 @@ pub trait DiskFile: Send + Sync + fmt::Debug + 'static {
     /// Reads up to `buffer.len()` bytes at `offset`; fewer only at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
+    /// Where the next bytes that may differ from zero lie, at `offset` or behind it; `None` if there are none. A file system
+    /// that cannot tell says `offset`.
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        Ok(Some(offset))
+    }
+
     /// Writes all the pieces, one behind the other, at `offset`. After an error any part of them may have been written.
     fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
 
@@ -204,6 +210,14 @@ impl DiskFile for SystemFile {
         Ok(done)
     }
 
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(found) => Ok(Some(found)),
+            Err(rustix::io::Errno::NXIO) => Ok(None),
+            Err(_) => Ok(Some(offset)),
+        }
+    }
+
     fn write_at(&self, pieces: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
         let mut owned: Vec<IoSlice<'_>> = pieces.iter().map(|p| IoSlice::new(p)).collect();
         let mut rest = owned.as_mut_slice();
@@ -255,6 +269,9 @@ mod tests {
             file.read_at(&mut back, 8192).unwrap();
             assert_eq!((back[0], back[4095], back[4096]), (0, 0, 7));
         }
+        file.set_len(1 << 30).unwrap();
+        assert_eq!(file.next_data(5000).unwrap(), Some(5000));
+        assert!(file.next_data(512 << 20).unwrap().is_none_or(|at| at == 512 << 20));
         file.set_len(10).unwrap();
         disk.rename("a", "b").unwrap();
         disk.sync_dir().unwrap();

@@ -227,7 +227,7 @@ impl DataDir {
     /// The folder of the segment log as a disk, made if missing.
     pub fn log_disk(&self) -> Result<Arc<dyn Disk>, DataDirError> {
         let folder = self.path.join(LOG_FOLDER);
-        Ok(Arc::new(SystemDisk::open(&folder).map_err(io_at(&folder))?))
+        Ok(crate::best_disk(SystemDisk::open(&folder).map_err(io_at(&folder))?))
     }
 
     /// Reads the databases through and gives what is wrong with them, a line each; nothing is changed.

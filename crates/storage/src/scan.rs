@@ -146,7 +146,19 @@ pub(crate) fn search(
     accept: &dyn Fn(&Header, u64) -> bool,
 ) -> io::Result<Option<Header>> {
     let mut at = offset.next_multiple_of(ALIGN);
+    let mut looked_ahead = at;
     while at + HEADER as u64 <= window.len {
+        // Space that was set aside and never written need not be read.
+        if at >= looked_ahead {
+            match window.file.next_data(at)? {
+                Some(data) => at = at.max(data / ALIGN * ALIGN),
+                None => return Ok(None),
+            }
+            looked_ahead = at + SEARCH_STEP as u64;
+            if at + HEADER as u64 > window.len {
+                return Ok(None);
+            }
+        }
         let bytes = window.get(at, HEADER, SEARCH_STEP)?;
         if bytes.first() == Some(&b'S')
             && let Some(header) = Header::decode(bytes).filter(|h| accept(h, at))

@@ -320,6 +320,10 @@ impl DiskFile for UringFile {
         self.plain.read_at(buffer, offset)
     }
 
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        self.plain.next_data(offset)
+    }
+
     fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         if !self.suits(pieces, offset) {
             return self.plain.write_at(pieces, offset);

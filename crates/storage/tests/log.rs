@@ -39,7 +39,13 @@ fn options() -> LogOptions {
 }
 
 fn open(folder: &Path, clock: &Arc<ManualClock>) -> LogStore {
-    let disk = Arc::new(SystemDisk::open(folder).unwrap());
+    // Either way of writing must be able to go on in the files of the other.
+    let plain = SystemDisk::open(folder).unwrap();
+    let disk = if fastrand::bool() {
+        storage::best_disk(plain)
+    } else {
+        Arc::new(plain)
+    };
     let clock: Arc<ManualClock> = Arc::clone(clock);
     LogStore::open(disk, clock, options(), &Metrics::new()).unwrap()
 }
