@@ -6,7 +6,7 @@
 //! model. It knows no HTTP, no codec and no storage format.
 //!
 //! What differs from AWS: images come as bytes alone (there is no S3 yet); the attributes that no model here can tell
-//! (age, emotion, glasses and so on) are left out; processors search faces, not labels; users are another day's work.
+//! (age, emotion, glasses and so on) are left out; processors search faces, not labels; there are no users yet.
 
 mod collections;
 mod error;

@@ -39,9 +39,6 @@ pub const INLINE_SEARCH_FACES_MAX: usize = 20_000;
 /// Tracks whose search result a processor keeps.
 pub const CACHED_TRACKS_MAX: usize = 256;
 
-/// Frames that a processor has handed to vision and not yet heard of. Vision itself queues fewer.
-pub const FRAMES_IN_FLIGHT_MAX: usize = 4096;
-
 /// Records that wait for the data stream; recording waits beyond it.
 pub const QUEUED_RECORDS_MAX: usize = 64;
 
