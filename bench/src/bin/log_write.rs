@@ -174,6 +174,7 @@ async fn fragment(media: &Arc<dyn MediaStore>, stream: StreamId, noise: &Bytes) 
         producer_timestamp: now,
         length_ms: 1000,
         header_len: 0,
+        tracks_hash: 0,
         frames: Vec::new(),
     };
     let ended = Instant::now();

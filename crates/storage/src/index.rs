@@ -7,8 +7,10 @@ use base::Timestamp;
 
 use crate::FragmentNumber;
 use crate::control::RangeSet;
-use crate::limits::LIST_LIMIT_MAX;
-use crate::media::{Cursor, FragmentInfo, FragmentQuery, FragmentRange, TimeAxis, Usage};
+use crate::limits::{COVERAGE_FRAGMENTS_MAX, LIST_LIMIT_MAX};
+use crate::media::{
+    Coverage, CoverageQuery, Cursor, FragmentInfo, FragmentQuery, FragmentRange, Span, TimeAxis, Usage,
+};
 
 /// One fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,26 +83,57 @@ impl<P: Clone> StreamIndex<P> {
     }
 
     pub fn list(&self, query: &FragmentQuery) -> Vec<FragmentInfo> {
-        let (mut start, end) = match query.range {
-            FragmentRange::Number(from, to) => (
-                self.by_number.partition_point(|e| e.info.number < from),
-                self.by_number.partition_point(|e| e.info.number <= to),
-            ),
-            FragmentRange::All | FragmentRange::Time(..) => (0, self.by_number.len()),
+        let range = query.range;
+        let wanted = |info: &FragmentInfo| match range {
+            FragmentRange::All => true,
+            FragmentRange::Number(from, to) => (from..=to).contains(&info.number),
+            FragmentRange::Time(axis, from, to) => (from..=to).contains(&info.start(axis)),
         };
-        if let Some(after) = query.after {
-            start = start.max(self.by_number.partition_point(|e| e.info.number <= after));
+        let behind = |info: &FragmentInfo| match query.after {
+            None => true,
+            Some(after) if query.newest_first => range.place_of(info) < after,
+            Some(after) => range.place_of(info) > after,
+        };
+        let infos = self.by_number.iter().map(|e| e.info);
+        let mut found: Vec<FragmentInfo> = infos.filter(|i| wanted(i) && behind(i)).collect();
+        if matches!(range, FragmentRange::Time(..)) {
+            found.sort_unstable_by_key(|info| range.place_of(info));
         }
-        let wanted = |info: &FragmentInfo| match query.range {
-            FragmentRange::Time(axis, from, to) => (from..=to).contains(&start_of(info, axis)),
-            FragmentRange::All | FragmentRange::Number(..) => true,
+        if query.newest_first {
+            found.reverse();
+        }
+        found.truncate(query.limit.min(LIST_LIMIT_MAX));
+        found
+    }
+
+    pub fn coverage(&self, query: &CoverageQuery) -> Coverage {
+        let (axis, range) = (
+            query.axis,
+            FragmentRange::Time(query.axis, Timestamp::from_millis(i64::MIN), query.to),
+        );
+        let touches = |info: &FragmentInfo| {
+            info.start(axis) <= query.to && (info.start(axis) >= query.from || info.end(axis) > query.from)
         };
-        self.by_number
-            .range(start.min(end)..end)
-            .map(|e| e.info)
-            .filter(wanted)
-            .take(query.limit.min(LIST_LIMIT_MAX))
-            .collect()
+        let behind = |info: &FragmentInfo| query.after.is_none_or(|after| range.place_of(info) > after);
+        let infos = self.by_number.iter().map(|e| e.info);
+        let mut found: Vec<FragmentInfo> = infos.filter(|i| touches(i) && behind(i)).collect();
+        found.sort_unstable_by_key(|info| range.place_of(info));
+        let mut coverage = Coverage::default();
+        let mut last = None;
+        for (n, info) in found.iter().enumerate() {
+            let span = Span {
+                start: info.start(axis),
+                end: info.end(axis),
+                fragments: 1,
+                bytes: u64::from(info.size),
+            };
+            if n >= COVERAGE_FRAGMENTS_MAX || !coverage.add(span, query.gap_ms, query.limit.max(1)) {
+                coverage.next = last;
+                break;
+            }
+            last = Some(range.place_of(info));
+        }
+        coverage
     }
 
     pub fn latest(&self) -> Option<FragmentInfo> {
@@ -114,11 +147,11 @@ impl<P: Clone> StreamIndex<P> {
     pub fn find_containing(&self, axis: TimeAxis, at: Timestamp) -> Option<FragmentInfo> {
         let mut next: Option<FragmentInfo> = None;
         for info in self.by_number.iter().map(|e| e.info) {
-            let start = start_of(&info, axis);
+            let start = info.start(axis);
             if start <= at && at < start.plus_millis(i64::from(info.length_ms)) {
                 return Some(info);
             }
-            if start >= at && next.is_none_or(|n| start < start_of(&n, axis)) {
+            if start >= at && next.is_none_or(|n| start < n.start(axis)) {
                 next = Some(info);
             }
         }
@@ -242,13 +275,6 @@ impl<P: Clone> StreamIndex<P> {
     }
 }
 
-fn start_of(info: &FragmentInfo, axis: TimeAxis) -> Timestamp {
-    match axis {
-        TimeAxis::Server => info.server_timestamp,
-        TimeAxis::Producer => info.producer_timestamp,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,6 +290,7 @@ mod tests {
                 header_len: 0,
                 position,
                 frame_count: 0,
+                tracks_hash: 0,
             },
             place: (),
         }
@@ -299,26 +326,65 @@ mod tests {
     #[test]
     fn listings_are_inclusive_pages_in_the_order_of_numbers() {
         let index = three();
-        let mut query = FragmentQuery {
-            range: FragmentRange::All,
-            after: None,
-            limit: 2,
-        };
+        let mut query = FragmentQuery::first(FragmentRange::All, 2);
         let page = index.list(&query);
         assert_eq!(sequences(&page), [1, 2]);
-        query.after = page.last().map(|i| i.number);
+        query.after = page.last().map(|i| query.range.place_of(i));
         assert_eq!(sequences(&index.list(&query)), [3]);
+        (query.after, query.newest_first) = (None, true);
+        let newest = index.list(&query);
+        assert_eq!(sequences(&newest), [3, 2]);
+        query.after = newest.last().map(|i| query.range.place_of(i));
+        assert_eq!(sequences(&index.list(&query)), [1]);
         let at = Timestamp::from_millis;
-        query = FragmentQuery {
-            range: FragmentRange::Time(TimeAxis::Server, at(11_000), at(12_000)),
-            after: None,
-            limit: 10,
-        };
+        query = FragmentQuery::first(FragmentRange::Time(TimeAxis::Server, at(11_000), at(12_000)), 10);
         assert_eq!(sequences(&index.list(&query)), [2, 3]);
         query.range = FragmentRange::Time(TimeAxis::Producer, at(-990_000), at(-989_000));
         assert_eq!(sequences(&index.list(&query)), [1, 2]);
         query.range = FragmentRange::Number(page[1].number, page[0].number);
         assert!(index.list(&query).is_empty());
+    }
+
+    #[test]
+    fn what_is_stored_melts_into_spans_and_goes_on_where_an_answer_ended() {
+        let mut index = three();
+        assert!(index.insert(entry(4, 4, 14_500, 1)));
+        let at = Timestamp::from_millis;
+        let mut query = CoverageQuery {
+            axis: TimeAxis::Server,
+            from: at(0),
+            to: at(20_000),
+            gap_ms: 1000,
+            after: None,
+            limit: 10,
+        };
+        let span = |start, end, fragments, bytes| Span {
+            start: at(start),
+            end: at(end),
+            fragments,
+            bytes,
+        };
+        let both = [span(10_000, 13_000, 3, 18), span(14_500, 15_500, 1, 1)];
+        assert_eq!(
+            (&index.coverage(&query).spans[..], index.coverage(&query).next),
+            (&both[..], None)
+        );
+        query.limit = 1;
+        let mut whole = index.coverage(&query);
+        assert_eq!(whole.spans, both[..1]);
+        query.after = whole.next;
+        whole.extend(index.coverage(&query), query.gap_ms);
+        assert_eq!((&whole.spans[..], whole.next), (&both[..], None));
+        (query.after, query.limit, query.gap_ms) = (None, 10, 1500);
+        assert_eq!(index.coverage(&query).spans, [span(10_000, 15_500, 4, 19)]);
+        (query.from, query.to) = (at(10_500), at(11_500));
+        assert_eq!(
+            index.coverage(&query).spans,
+            [span(10_000, 12_000, 2, 11)],
+            "one has begun before the range"
+        );
+        (query.from, query.to) = (at(13_000), at(14_000));
+        assert_eq!(index.coverage(&query), Coverage::default());
     }
 
     #[test]

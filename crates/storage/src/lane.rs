@@ -323,6 +323,7 @@ impl LaneCore {
             checksum: 0,
             extents: Vec::new(),
             frames: summary.frames.clone(),
+            tracks_hash: summary.tracks_hash,
         };
         let mut payload = Vec::new();
         let fragments = self.open.get(&open).map_or(0, |f| f.extents.len());
@@ -630,6 +631,7 @@ pub(crate) fn entry_of(number: FragmentNumber, commit: &Commit, place: Extent) -
             header_len: commit.header_len,
             position: commit.position,
             frame_count: u32::try_from(commit.frames.len()).unwrap_or(u32::MAX),
+            tracks_hash: commit.tracks_hash,
         },
         place: Place {
             commit: place,

@@ -41,8 +41,8 @@ pub use datadir::{DataDir, DataDirError, Holder};
 pub use error::{Corruption, Error, IoFailure, LimitExceeded};
 pub use fsck::{Finding, FsckReport, Severity, fsck};
 pub use media::{
-    Cursor, FragmentInfo, FragmentQuery, FragmentRange, FragmentSink, FragmentSummary, FrameEntry, MediaStore,
-    TimeAxis, Usage,
+    Coverage, CoverageQuery, Cursor, FragmentInfo, FragmentQuery, FragmentRange, FragmentSink, FragmentSummary,
+    FrameEntry, ListPlace, MediaStore, Span, TimeAxis, Usage,
 };
 pub use memory::{MemoryMediaStore, MemoryOptions};
 pub use number::{FragmentNumber, InvalidFragmentNumber, InvalidSequenceNumber, SequenceNumber, StreamId};

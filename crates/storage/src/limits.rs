@@ -17,3 +17,6 @@ pub const PARTITION_KEY_BYTES_MAX: usize = 1024;
 
 /// Fragments on one page of a listing: above ListFragments' 1,000, so that internal readers may page wider.
 pub const LIST_LIMIT_MAX: usize = 10_000;
+
+/// Fragments that one answer about coverage looks at: a day of one-second fragments, rounded up.
+pub const COVERAGE_FRAGMENTS_MAX: usize = 100_000;

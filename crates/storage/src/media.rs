@@ -36,6 +36,9 @@ pub struct FragmentSummary {
     pub length_ms: u32,
     /// How many bytes of the payload are the producer's MKV header (EBML, Segment, Info, Tracks); the cluster follows.
     pub header_len: u32,
+    /// Fingerprint of the tracks that its frames belong to, as its producer's side computes it: two fragments with the
+    /// same one can be decoded by the same decoder set-up. 0 where unknown.
+    pub tracks_hash: u64,
     /// Its frames, in order.
     pub frames: Vec<FrameEntry>,
 }
@@ -60,6 +63,8 @@ pub struct FragmentInfo {
     pub position: u64,
     /// How many entries its frame index has.
     pub frame_count: u32,
+    /// [`FragmentSummary::tracks_hash`]; 0 too for fragments that were stored before there was one.
+    pub tracks_hash: u64,
 }
 
 impl FragmentInfo {
@@ -71,6 +76,19 @@ impl FragmentInfo {
     /// Producer time at which the fragment ends, exclusive.
     pub fn producer_end(&self) -> Timestamp {
         self.producer_timestamp.plus_millis(i64::from(self.length_ms))
+    }
+
+    /// When it begins.
+    pub fn start(&self, axis: TimeAxis) -> Timestamp {
+        match axis {
+            TimeAxis::Server => self.server_timestamp,
+            TimeAxis::Producer => self.producer_timestamp,
+        }
+    }
+
+    /// When it ends, exclusive.
+    pub fn end(&self, axis: TimeAxis) -> Timestamp {
+        self.start(axis).plus_millis(i64::from(self.length_ms))
     }
 }
 
@@ -94,15 +112,120 @@ pub enum FragmentRange {
     Time(TimeAxis, Timestamp, Timestamp),
 }
 
-/// A page of a listing, in the order of numbers.
+impl FragmentRange {
+    /// Where a fragment stands in a listing of this range. [`FragmentQuery::after`] takes the place of the last fragment
+    /// of the page before.
+    pub fn place_of(&self, info: &FragmentInfo) -> ListPlace {
+        let time = match self {
+            FragmentRange::All | FragmentRange::Number(..) => Timestamp::from_millis(0),
+            FragmentRange::Time(axis, ..) => info.start(*axis),
+        };
+        ListPlace {
+            time,
+            number: info.number,
+        }
+    }
+}
+
+/// A place in a listing. It need not be that of a fragment that is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListPlace {
+    /// The start on the range's axis; the same for all where the range is none of times.
+    pub time: Timestamp,
+    /// Number of the fragment.
+    pub number: FragmentNumber,
+}
+
+/// A page of a listing. Fragments come in the order of their numbers; those of a range of times in the order of their
+/// start on its axis, and of their numbers where that is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FragmentQuery {
     /// Which fragments.
     pub range: FragmentRange,
-    /// Only numbers above this one: the last of the page before.
-    pub after: Option<FragmentNumber>,
-    /// At most so many.
+    /// Only those that come behind this place in the listing (before it in the order, with [`Self::newest_first`]).
+    pub after: Option<ListPlace>,
+    /// Turns the order round: the last ones come first.
+    pub newest_first: bool,
+    /// At most so many, and at most [`crate::limits::LIST_LIMIT_MAX`].
     pub limit: usize,
+}
+
+impl FragmentQuery {
+    /// The first page of a range.
+    pub fn first(range: FragmentRange, limit: usize) -> Self {
+        FragmentQuery {
+            range,
+            after: None,
+            newest_first: false,
+            limit,
+        }
+    }
+}
+
+/// What is asked of [`MediaStore::coverage`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CoverageQuery {
+    /// By which of the two times.
+    pub axis: TimeAxis,
+    /// Start of the range.
+    pub from: Timestamp,
+    /// End of the range, inclusive.
+    pub to: Timestamp,
+    /// Fragments melt into one span when no more than this lies between the end of what comes before and their start.
+    pub gap_ms: u32,
+    /// [`Coverage::next`] of the answer before.
+    pub after: Option<ListPlace>,
+    /// At most so many spans.
+    pub limit: usize,
+}
+
+/// A stretch of time that fragments fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Start of its first fragment. The first span of a range may begin before it.
+    pub start: Timestamp,
+    /// End of the fragment that ends last, exclusive. The last span of a range may end behind it.
+    pub end: Timestamp,
+    /// How many fragments.
+    pub fragments: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+}
+
+/// What a range of time holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// In the order of time; they do not overlap.
+    pub spans: Vec<Span>,
+    /// Where to go on when the range holds more. The last span may go on there too: [`Coverage::extend`] puts both halves
+    /// together.
+    pub next: Option<ListPlace>,
+}
+
+impl Coverage {
+    /// Takes the fragment that comes next in time, and says whether it did: a fragment that would begin a span beyond
+    /// `limit` is left.
+    pub(crate) fn add(&mut self, fragment: Span, gap_ms: u32, limit: usize) -> bool {
+        let room = self.spans.len() < limit;
+        match self.spans.last_mut() {
+            Some(span) if fragment.start <= span.end.plus_millis(i64::from(gap_ms)) => {
+                span.end = span.end.max(fragment.end);
+                span.fragments += fragment.fragments;
+                span.bytes += fragment.bytes;
+            }
+            _ if room => self.spans.push(fragment),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Adds the answer that follows this one.
+    pub fn extend(&mut self, following: Coverage, gap_ms: u32) {
+        for span in following.spans {
+            self.add(span, gap_ms, usize::MAX);
+        }
+        self.next = following.next;
+    }
 }
 
 /// A place in a stream after which to go on.
@@ -136,8 +259,12 @@ pub trait MediaStore: Send + Sync + 'static {
     /// One fragment.
     async fn get(&self, stream: StreamId, number: FragmentNumber) -> Result<FragmentInfo, Error>;
 
-    /// A page of fragments in the order of numbers. An unknown stream has none.
+    /// A page of fragments. An unknown stream has none.
     async fn list(&self, stream: StreamId, query: &FragmentQuery) -> Result<Vec<FragmentInfo>, Error>;
+
+    /// Which stretches of a range are filled: by the fragments that hold some of its time. Looks at no more than
+    /// [`crate::limits::COVERAGE_FRAGMENTS_MAX`] fragments; [`Coverage::next`] goes on.
+    async fn coverage(&self, stream: StreamId, query: &CoverageQuery) -> Result<Coverage, Error>;
 
     /// The fragment with the highest number.
     async fn latest(&self, stream: StreamId) -> Result<Option<FragmentInfo>, Error>;

@@ -18,7 +18,8 @@ use crate::frame::{HEADER, Kind};
 use crate::index::StreamIndex;
 use crate::limits::{FRAGMENT_BYTES_MAX, FRAMES_PER_FRAGMENT_MAX};
 use crate::media::{
-    Cursor, FragmentInfo, FragmentQuery, FragmentSink, FragmentSummary, FrameEntry, MediaStore, TimeAxis, Usage,
+    Coverage, CoverageQuery, Cursor, FragmentInfo, FragmentQuery, FragmentSink, FragmentSummary, FrameEntry,
+    MediaStore, TimeAxis, Usage,
 };
 use crate::payload::{Commit, Extent};
 use crate::plan::Request;
@@ -183,6 +184,10 @@ impl MediaStore for LogMediaStore {
 
     async fn list(&self, stream: StreamId, query: &FragmentQuery) -> Result<Vec<FragmentInfo>, Error> {
         Ok(self.look(stream, |index| index.list(query)).unwrap_or_default())
+    }
+
+    async fn coverage(&self, stream: StreamId, query: &CoverageQuery) -> Result<Coverage, Error> {
+        Ok(self.look(stream, |index| index.coverage(query)).unwrap_or_default())
     }
 
     async fn latest(&self, stream: StreamId) -> Result<Option<FragmentInfo>, Error> {

@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use crate::index::{Entry, StreamIndex};
 use crate::limits::FRAGMENT_BYTES_MAX;
 use crate::media::{
-    Cursor, FragmentInfo, FragmentQuery, FragmentSink, FragmentSummary, FrameEntry, MediaStore, TimeAxis, Usage,
+    Coverage, CoverageQuery, Cursor, FragmentInfo, FragmentQuery, FragmentSink, FragmentSummary, FrameEntry,
+    MediaStore, TimeAxis, Usage,
 };
 use crate::{Error, FragmentNumber, LimitExceeded, StreamId};
 
@@ -121,6 +122,7 @@ impl Inner {
             header_len: summary.header_len,
             position,
             frame_count: u32::try_from(summary.frames.len()).unwrap_or(u32::MAX),
+            tracks_hash: summary.tracks_hash,
         };
         let held = Held {
             payload,
@@ -157,6 +159,13 @@ impl MediaStore for MemoryMediaStore {
 
     async fn list(&self, stream: StreamId, query: &FragmentQuery) -> Result<Vec<FragmentInfo>, Error> {
         Ok(self.inner.with(stream, |index| index.list(query)).unwrap_or_default())
+    }
+
+    async fn coverage(&self, stream: StreamId, query: &CoverageQuery) -> Result<Coverage, Error> {
+        Ok(self
+            .inner
+            .with(stream, |index| index.coverage(query))
+            .unwrap_or_default())
     }
 
     async fn latest(&self, stream: StreamId) -> Result<Option<FragmentInfo>, Error> {

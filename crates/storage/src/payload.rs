@@ -142,6 +142,8 @@ pub(crate) struct Commit {
     pub checksum: u32,
     pub extents: Vec<Extent>,
     pub frames: Vec<FrameEntry>,
+    /// See [`crate::FragmentSummary::tracks_hash`].
+    pub tracks_hash: u64,
 }
 
 const EXTENT_BYTES: usize = 16;
@@ -168,6 +170,7 @@ impl Commit {
             out.extend_from_slice(&frame.time_ms.to_le_bytes());
             out.extend_from_slice(&[frame.track, u8::from(frame.key)]);
         }
+        put_u64(out, self.tracks_hash);
     }
 
     pub fn decode(bytes: &[u8]) -> Option<Self> {
@@ -182,6 +185,7 @@ impl Commit {
             checksum: r.u32()?,
             extents: Vec::new(),
             frames: Vec::new(),
+            tracks_hash: 0,
         };
         for _ in 0..r.count(EXTENT_BYTES)? {
             commit.extents.push(Extent {
@@ -205,6 +209,10 @@ impl Commit {
                 track: r.u8()?,
                 key: r.u8()? != 0,
             });
+        }
+        // Format 1 ended here.
+        if !r.0.is_empty() {
+            commit.tracks_hash = r.u64()?;
         }
         r.end(commit)
     }
@@ -499,8 +507,8 @@ mod tests {
             (any::<u32>(), any::<u32>(), any::<i32>(), any::<u8>(), any::<bool>()),
             0..40,
         );
-        (any::<(u64, i64, i64)>(), any::<[u32; 4]>(), extents, frames).prop_map(|(long, short, extents, frames)| {
-            Commit {
+        (any::<(u64, i64, i64, u64)>(), any::<[u32; 4]>(), extents, frames).prop_map(
+            |(long, short, extents, frames)| Commit {
                 position: long.0,
                 server_timestamp: Timestamp::from_millis(long.1),
                 producer_timestamp: Timestamp::from_millis(long.2),
@@ -522,14 +530,18 @@ mod tests {
                         key,
                     })
                     .collect(),
-            }
-        })
+                tracks_hash: long.3,
+            },
+        )
     }
 
     proptest! {
         #[test]
         fn payloads_survive_their_bytes(c in commit(), gone in ranges(), shard in any::<Option<u32>>(), end in any::<u64>()) {
-            prop_assert_eq!(Commit::decode(&bytes_of(|o| c.encode(o))), Some(c));
+            let mut bytes = bytes_of(|o| c.encode(o));
+            prop_assert_eq!(Commit::decode(&bytes), Some(c.clone()));
+            bytes.truncate(bytes.len() - 8);
+            prop_assert_eq!(Commit::decode(&bytes), Some(Commit { tracks_hash: 0, ..c }), "as format 1 wrote it");
             let shard = shard.map(ShardId);
             let trim = Trim { shard, gone };
             prop_assert_eq!(Trim::decode(&bytes_of(|o| trim.encode(o))), Some(trim));

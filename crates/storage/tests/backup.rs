@@ -23,6 +23,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use storage::backup::{BackupError, backup, restore, verify};
 use storage::catalog::next_id;
+use storage::datadir::FORMAT;
 use storage::{
     Catalog, Change, DataDir, DataDirError, Expect, FragmentInfo, FragmentNumber, FragmentQuery, FragmentRange,
     FragmentSummary, FrameEntry, LogOptions, LogStore, MediaStore, NewRecord, Position, RecordLog, ShardId,
@@ -83,6 +84,7 @@ async fn store(media: &dyn MediaStore, stream: StreamId, bytes: &[u8]) -> Fragme
         producer_timestamp: server,
         length_ms: 1000,
         header_len: 100,
+        tracks_hash: bytes.len() as u64,
         frames: vec![FrameEntry {
             offset: 100,
             len: 50,
@@ -97,14 +99,14 @@ async fn store(media: &dyn MediaStore, stream: StreamId, bytes: &[u8]) -> Fragme
 async fn all(media: &dyn MediaStore, stream: StreamId) -> Vec<FragmentInfo> {
     let (mut out, mut after) = (Vec::new(), None);
     loop {
+        let range = FragmentRange::All;
         let query = FragmentQuery {
-            range: FragmentRange::All,
             after,
-            limit: 500,
+            ..FragmentQuery::first(range, 500)
         };
         let page = media.list(stream, &query).await.unwrap();
         let Some(last) = page.last() else { return out };
-        after = Some(last.number);
+        after = Some(range.place_of(last));
         out.extend(page);
     }
 }
@@ -340,11 +342,9 @@ fn nothing_is_overwritten_and_nothing_incomplete_or_decayed_is_restored() {
     assert_ne!(evil, text);
     std::fs::write(path("b").join("backup.json"), evil).unwrap();
     assert!(verify(&path("b")).is_err(), "a list does not lead out of its directory");
-    std::fs::write(
-        path("b").join("backup.json"),
-        text.replace("\"format\": 1", "\"format\": 2"),
-    )
-    .unwrap();
+    let format = |format: u32| format!("\"format\": {format}");
+    let newer = text.replace(&format(FORMAT), &format(FORMAT + 1));
+    std::fs::write(path("b").join("backup.json"), newer).unwrap();
     assert!(matches!(
         verify(&path("b")),
         Err(BackupError::DataDir(DataDirError::Newer { .. }))

@@ -270,6 +270,7 @@ async fn write_log(log: &LogStore) {
             producer_timestamp: at,
             length_ms: 1000,
             header_len: 4,
+            tracks_hash: 0,
             frames: vec![frame],
         };
         sink.commit(summary).await.unwrap();
@@ -290,11 +291,7 @@ async fn write_log(log: &LogStore) {
 
 async fn read_log(log: &LogStore) {
     assert_eq!((log.report().quarantined.len(), log.report().torn.len()), (0, 0));
-    let query = FragmentQuery {
-        range: FragmentRange::All,
-        after: None,
-        limit: 10,
-    };
+    let query = FragmentQuery::first(FragmentRange::All, 10);
     let listed = log.media().list(CAMERA, &query).await.unwrap();
     assert_eq!(
         listed.iter().map(|info| info.position).collect::<Vec<_>>(),
@@ -302,6 +299,7 @@ async fn read_log(log: &LogStore) {
         "the first was trimmed"
     );
     assert_eq!(listed[1].server_timestamp, NOW.plus_millis(2000));
+    assert_eq!(listed[1].tracks_hash, 0, "not known then");
     assert_eq!(
         log.media().read(CAMERA, listed[1].number, 0..u32::MAX).await.unwrap(),
         PICTURE

@@ -77,16 +77,13 @@ fn summary(server: i64, len: usize) -> FragmentSummary {
         producer_timestamp: at(server - 5000),
         length_ms: 1000,
         header_len: (len / 10) as u32,
+        tracks_hash: server.unsigned_abs(),
         frames: frames.collect(),
     }
 }
 
 async fn all(media: &Arc<dyn MediaStore>, stream: StreamId) -> Vec<FragmentInfo> {
-    let query = FragmentQuery {
-        range: FragmentRange::All,
-        after: None,
-        limit: 1000,
-    };
+    let query = FragmentQuery::first(FragmentRange::All, 1000);
     media.list(stream, &query).await.unwrap()
 }
 

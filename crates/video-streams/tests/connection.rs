@@ -21,8 +21,8 @@ use bytes::{Bytes, BytesMut};
 use common::testing::Body;
 use common::{Service, absolute, data, fragment};
 use storage::{
-    Cursor, Error, FragmentInfo, FragmentNumber, FragmentQuery, FragmentSink, FragmentSummary, FrameEntry, MediaStore,
-    StreamId, TimeAxis, Usage,
+    Coverage, CoverageQuery, Cursor, Error, FragmentInfo, FragmentNumber, FragmentQuery, FragmentSink, FragmentSummary,
+    FrameEntry, MediaStore, StreamId, TimeAxis, Usage,
 };
 use tokio::sync::watch;
 use video_streams::Settings;
@@ -216,6 +216,9 @@ impl MediaStore for Full {
     }
     async fn list(&self, stream: StreamId, query: &FragmentQuery) -> Result<Vec<FragmentInfo>, Error> {
         self.inner.list(stream, query).await
+    }
+    async fn coverage(&self, stream: StreamId, query: &CoverageQuery) -> Result<Coverage, Error> {
+        self.inner.coverage(stream, query).await
     }
     async fn latest(&self, stream: StreamId) -> Result<Option<FragmentInfo>, Error> {
         self.inner.latest(stream).await

@@ -221,6 +221,7 @@ async fn store(log: &LogStore, payload: &[u8]) -> Result<FragmentInfo, Error> {
         producer_timestamp: Timestamp::from_millis(NOW_MS),
         length_ms: 1000,
         header_len: 10,
+        tracks_hash: 0,
         frames: Vec::new(),
     })
     .await
@@ -273,11 +274,7 @@ pub fn log_recovery(data: &[u8]) {
 
 async fn read_everything(log: &LogStore) -> Option<storage::FragmentNumber> {
     let (media, records) = (log.media(), log.records());
-    let query = FragmentQuery {
-        range: FragmentRange::All,
-        after: None,
-        limit: 1000,
-    };
+    let query = FragmentQuery::first(FragmentRange::All, 1000);
     let mut highest = None;
     for info in media.list(CAMERA, &query).await.unwrap_or_default() {
         highest = highest.max(Some(info.number));

@@ -344,11 +344,7 @@ impl World {
 }
 
 pub(crate) async fn all_fragments(media: &Arc<impl MediaStore>, stream: StreamId) -> Result<Vec<Found>, Error> {
-    let query = FragmentQuery {
-        range: FragmentRange::All,
-        after: None,
-        limit: 10_000,
-    };
+    let query = FragmentQuery::first(FragmentRange::All, 10_000);
     let mut found = Vec::new();
     for info in media.list(stream, &query).await? {
         let bytes = media.read(stream, info.number, 0..u32::MAX).await?;
@@ -448,6 +444,7 @@ async fn store(
         producer_timestamp: now.plus_millis(-500),
         length_ms: 700,
         header_len: bytes.len() as u32 / 3,
+        tracks_hash: number.sequence() << 32,
         frames: frames_of(&bytes),
     };
     match sink.commit(summary).await {

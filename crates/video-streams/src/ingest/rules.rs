@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use matroska::{Block, Event, Track, Tracks};
 
 use crate::ingest::acks::AckError;
+use crate::ingest::fingerprint::fingerprint;
 use crate::limits;
 use crate::media::document;
 
@@ -114,6 +115,8 @@ pub struct Complete {
     pub scale_ns: u64,
     /// Bytes that were handed on.
     pub bytes: u64,
+    /// See [`fingerprint`].
+    pub tracks_hash: u64,
 }
 
 #[derive(Debug)]
@@ -159,6 +162,7 @@ pub struct Rules {
     timecodes: Timecodes,
     scale_ns: u64,
     tracks: Option<Tracks>,
+    tracks_hash: u64,
     /// The header for the next fragment.
     header: Bytes,
     /// The header for all fragments after it, when that is another.
@@ -181,6 +185,7 @@ impl Rules {
             timecodes,
             scale_ns: 1_000_000,
             tracks: None,
+            tracks_hash: 0,
             header: Bytes::new(),
             repeated: None,
             previous: None,
@@ -282,6 +287,7 @@ impl Rules {
         if tracks.is_empty() || !matches!(self.section, Section::Header(_)) {
             return Err(AckError::InvalidMkv);
         }
+        self.tracks_hash = fingerprint(&tracks);
         self.tracks = Some(tracks);
         Ok(())
     }
@@ -414,6 +420,7 @@ impl Rules {
             length_ms: u64::try_from((length_ns + 500_000) / 1_000_000).unwrap_or(u64::MAX),
             scale_ns: self.scale_ns,
             bytes: open.bytes,
+            tracks_hash: self.tracks_hash,
             frames: open.frames,
         })))
     }

@@ -362,6 +362,7 @@ fn summary(open: &Open, complete: &Complete) -> FragmentSummary {
         producer_timestamp: open.producer_timestamp,
         length_ms: narrow(complete.length_ms),
         header_len: open.header_len,
+        tracks_hash: complete.tracks_hash,
         frames: frames.collect(),
     }
 }

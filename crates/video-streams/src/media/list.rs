@@ -1,8 +1,8 @@
-//! ListFragments: what is stored, by the start of the fragments, in pages.
+//! ListFragments: what is stored, by the start of the fragments, in pages. AWS promises no order; ours is that of time.
 
 use base::{ApiError, Handle, Reply, Request, Timestamp};
 use serde::{Deserialize, Serialize};
-use storage::{FragmentInfo, FragmentNumber, FragmentQuery, FragmentRange, StreamId, TimeAxis};
+use storage::{FragmentInfo, FragmentQuery, FragmentRange, ListPlace, StreamId, TimeAxis};
 use wire::kinesisvideo_archived_media::{
     Fragment, FragmentSelector, FragmentSelectorType, ListFragmentsInput, ListFragmentsOutput, op,
 };
@@ -20,7 +20,8 @@ struct Place {
     server_time: bool,
     start_ms: i64,
     end_ms: i64,
-    after: Option<String>,
+    /// Start and number of the last fragment of the page before.
+    after: Option<(i64, String)>,
 }
 
 impl Place {
@@ -51,10 +52,18 @@ impl Place {
     }
 
     fn query(&self, limit: usize) -> Option<FragmentQuery> {
-        let after: Option<FragmentNumber> = match &self.after {
-            Some(after) => Some(after.parse().ok()?),
+        let after = match &self.after {
+            Some((time, number)) => Some(ListPlace {
+                time: Timestamp::from_millis(*time),
+                number: number.parse().ok()?,
+            }),
             None => None,
         };
+        let query = FragmentQuery::first(self.range(), limit);
+        Some(FragmentQuery { after, ..query })
+    }
+
+    fn range(&self) -> FragmentRange {
         let axis = if self.server_time {
             TimeAxis::Server
         } else {
@@ -64,8 +73,7 @@ impl Place {
             Timestamp::from_millis(self.start_ms),
             Timestamp::from_millis(self.end_ms),
         );
-        let range = FragmentRange::Time(axis, start, end);
-        Some(FragmentQuery { range, after, limit })
+        FragmentRange::Time(axis, start, end)
     }
 }
 
@@ -94,7 +102,10 @@ impl Handle<op::ListFragments> for VideoStreams {
         let mut found = store.list(state.id, &query).await.map_err(MediaError::from)?;
         let more = found.len() > limit;
         found.truncate(limit);
-        place.after = found.last().filter(|_| more).map(|last| last.number.to_string());
+        place.after = found.last().filter(|_| more).map(|last| {
+            let ListPlace { time, number } = query.range.place_of(last);
+            (time.millis(), number.to_string())
+        });
         Ok(ListFragmentsOutput {
             next_token: place.after.is_some().then(|| token::encode(&place)),
             fragments: Some(found.iter().map(fragment).collect()),
