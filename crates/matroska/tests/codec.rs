@@ -82,6 +82,7 @@ fn an_audio_specific_config_of_two_or_five_bytes_is_read() {
         object_type: 2,
         sampling_hz: 48_000,
         channel_configuration: 2,
+        short_frames: false,
     };
     assert_eq!(AudioSpecificConfig::parse(&[0x11, 0x90]), Some(lc));
     assert_eq!(AudioSpecificConfig::parse(&[0x11, 0x90, 0x56, 0xE5, 0x00]), Some(lc));

@@ -3,6 +3,7 @@
 //! exist.
 
 use base::ApiError;
+use packaging::PackagingError;
 use storage::CatalogError;
 
 use crate::limits;
@@ -59,6 +60,12 @@ pub enum MediaError {
     /// The server is ending.
     #[error("The server is ending. Try again.")]
     Closed,
+    /// The stream keeps nothing.
+    #[error("The stream keeps no media: its data retention is 0 hours.")]
+    NoDataRetention,
+    /// The stored media is none that players can be given.
+    #[error(transparent)]
+    Packaging(#[from] PackagingError),
     /// Storage failed.
     #[error(transparent)]
     Storage(#[from] storage::Error),
@@ -98,6 +105,19 @@ impl From<MediaError> for ApiError {
             MediaError::ConnectionLimit { .. } => ApiError::client("ConnectionLimitExceededException", message),
             MediaError::Closed => {
                 ApiError::server("ServiceUnavailable", message, "the store is closed").with_status(503)
+            }
+            MediaError::NoDataRetention => ApiError::client("NoDataRetentionException", message),
+            MediaError::Packaging(PackagingError::UnsupportedCodec { .. }) => {
+                ApiError::client("UnsupportedStreamMediaTypeException", message)
+            }
+            MediaError::Packaging(PackagingError::MissingCodecPrivateData { .. }) => {
+                ApiError::client("MissingCodecPrivateDataException", message)
+            }
+            MediaError::Packaging(PackagingError::InvalidCodecPrivateData { .. }) => {
+                ApiError::client("InvalidCodecPrivateDataException", message)
+            }
+            MediaError::Packaging(PackagingError::InvalidFrame { .. }) => {
+                ApiError::client("InvalidMediaFrameException", message)
             }
             MediaError::Storage(_) => ApiError::server("InternalFailure", INTERNAL, message),
         }

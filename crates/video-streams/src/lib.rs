@@ -3,6 +3,7 @@
 //!
 //! It refuses to know HTTP (`edge` moves the bytes), how fragments are kept (`storage`), and what is in a picture.
 
+pub mod archive;
 pub mod consumer;
 mod control;
 pub mod error;

@@ -16,6 +16,8 @@ pub struct AudioSpecificConfig {
     pub sampling_hz: u32,
     /// Channel configuration, 0 where the channels are described elsewhere; 7 means eight channels.
     pub channel_configuration: u8,
+    /// Whether a frame has 960 samples instead of 1024 (frameLengthFlag).
+    pub short_frames: bool,
 }
 
 impl AudioSpecificConfig {
@@ -36,11 +38,33 @@ impl AudioSpecificConfig {
         if sampling_hz == 0 {
             return None;
         }
+        // With explicit SBR or parametric stereo the extension's rate and the core's object type stand in between.
+        let mut core = object_type;
+        if matches!(object_type, 5 | 29) {
+            if bits.bits(4)? == 15 {
+                bits.skip(24)?;
+            }
+            core = bits.bits(5)?;
+        }
+        let general = matches!(core, 1..=4 | 6 | 7 | 17 | 19..=23);
+        let short_frames = general && bits.bit().unwrap_or(false);
         Some(AudioSpecificConfig {
             object_type: u8::try_from(object_type).ok()?,
             sampling_hz,
             channel_configuration,
+            short_frames,
         })
+    }
+
+    /// Samples of one frame at [`sampling_hz`](Self::sampling_hz).
+    #[must_use]
+    pub fn samples_per_frame(&self) -> u32 {
+        match (self.object_type, self.short_frames) {
+            (23 | 39, true) => 480,
+            (23 | 39, false) => 512,
+            (_, true) => 960,
+            (_, false) => 1024,
+        }
     }
 
     /// The `codecs` parameter of RFC 6381, e.g. `mp4a.40.2`.

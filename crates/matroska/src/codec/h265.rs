@@ -123,34 +123,87 @@ impl<'a> HevcConfig<'a> {
 /// The picture's size by a sequence parameter set (with its NAL header); `None` where it is another unit or broken.
 #[must_use]
 pub fn h265_picture_size(sps: &[u8]) -> Option<PictureSize> {
-    if sps.first()? >> 1 & 0x3F != SPS {
-        return None;
-    }
-    let mut bits = Bits::new(sps.get(2..)?);
-    bits.skip(4)?; // sps_video_parameter_set_id
-    let sub_layers = bits.bits(3)?;
-    bits.bit()?; // sps_temporal_id_nesting_flag
-    skip_profile_tier_level(&mut bits, sub_layers)?;
-    bits.ue()?; // sps_seq_parameter_set_id
-    let chroma_format = bits.ue()?;
-    let separate_planes = chroma_format == 3 && bits.bit()?;
-    let (mut width, mut height) = (u64::from(bits.ue()?), u64::from(bits.ue()?));
-    if bits.bit()? {
-        let (crop_x, crop_y) = match (chroma_format, separate_planes) {
-            (1, _) => (2, 2),
-            (2, _) => (2, 1),
-            _ => (1, 1),
-        };
-        let [left, right, top, bottom] = [bits.ue()?, bits.ue()?, bits.ue()?, bits.ue()?].map(u64::from);
-        width = width.checked_sub((left + right) * crop_x)?;
-        height = height.checked_sub((top + bottom) * crop_y)?;
-    }
-    picture_size(width, height)
+    SequenceParameters::parse(sps)?.size
 }
 
-/// H.265 §7.3.3 with general profile and level present.
-fn skip_profile_tier_level(bits: &mut Bits<'_>, sub_layers: u32) -> Option<()> {
-    bits.skip(88 + 8)?;
+/// What a sequence parameter set says, as far as it matters to a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SequenceParameters {
+    /// The general profile, tier and level: 12 bytes as hvcC wants them.
+    pub profile_tier_level: [u8; 12],
+    /// sps_max_sub_layers_minus1.
+    pub sub_layers: u8,
+    /// sps_temporal_id_nesting_flag.
+    pub nested: bool,
+    pub chroma_format: u8,
+    pub luma_depth_minus8: u8,
+    pub chroma_depth_minus8: u8,
+    /// `None` where the size is out of range.
+    pub size: Option<PictureSize>,
+    /// sps_max_num_reorder_pics of the highest sub-layer; `None` where what comes before it is broken.
+    pub reordered_frames: Option<u32>,
+}
+
+impl SequenceParameters {
+    /// Reads a unit; `None` where it is another one or broken.
+    pub fn parse(sps: &[u8]) -> Option<Self> {
+        if sps.first()? >> 1 & 0x3F != SPS {
+            return None;
+        }
+        let mut bits = Bits::new(sps.get(2..)?);
+        bits.skip(4)?; // sps_video_parameter_set_id
+        let sub_layers = bits.bits(3)?;
+        let nested = bits.bit()?;
+        let mut profile_tier_level = [0; 12];
+        for byte in &mut profile_tier_level {
+            *byte = u8::try_from(bits.bits(8)?).ok()?;
+        }
+        skip_sub_layers(&mut bits, sub_layers)?;
+        bits.ue()?; // sps_seq_parameter_set_id
+        let small = |value: u32, max: u32| u8::try_from(value).ok().filter(|_| value <= max);
+        let chroma_format = small(bits.ue()?, 3)?;
+        let separate_planes = chroma_format == 3 && bits.bit()?;
+        let (mut width, mut height) = (u64::from(bits.ue()?), u64::from(bits.ue()?));
+        if bits.bit()? {
+            let (crop_x, crop_y) = match (chroma_format, separate_planes) {
+                (1, _) => (2, 2),
+                (2, _) => (2, 1),
+                _ => (1, 1),
+            };
+            let [left, right, top, bottom] = [bits.ue()?, bits.ue()?, bits.ue()?, bits.ue()?].map(u64::from);
+            width = width.checked_sub((left + right) * crop_x)?;
+            height = height.checked_sub((top + bottom) * crop_y)?;
+        }
+        let luma_depth_minus8 = small(bits.ue()?, 8)?;
+        let chroma_depth_minus8 = small(bits.ue()?, 8)?;
+        Some(SequenceParameters {
+            profile_tier_level,
+            sub_layers: u8::try_from(sub_layers).ok()?,
+            nested,
+            chroma_format,
+            luma_depth_minus8,
+            chroma_depth_minus8,
+            size: picture_size(width, height),
+            reordered_frames: reordered(&mut bits, sub_layers),
+        })
+    }
+}
+
+/// The last sps_max_num_reorder_pics.
+fn reordered(bits: &mut Bits<'_>, sub_layers: u32) -> Option<u32> {
+    bits.ue()?; // log2_max_pic_order_cnt_lsb_minus4
+    let first = if bits.bit()? { 0 } else { sub_layers };
+    let mut last = None;
+    for _ in first..=sub_layers {
+        bits.ue()?; // sps_max_dec_pic_buffering_minus1
+        last = bits.ue();
+        bits.ue()?; // sps_max_latency_increase_plus1
+    }
+    last.filter(|frames| *frames <= 16)
+}
+
+/// H.265 §7.3.3 behind the general profile and level.
+fn skip_sub_layers(bits: &mut Bits<'_>, sub_layers: u32) -> Option<()> {
     let mut present = Vec::with_capacity(8);
     for _ in 0..sub_layers {
         present.push((bits.bit()?, bits.bit()?));

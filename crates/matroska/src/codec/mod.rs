@@ -8,11 +8,13 @@ mod bits;
 mod h264;
 mod h265;
 mod nal;
+mod sets;
 
 pub use aac::AudioSpecificConfig;
 pub use h264::{AvcConfig, h264_picture_size};
 pub use h265::{HevcConfig, h265_picture_size};
 pub use nal::{AnnexB, LengthPrefixed, put_annex_b, put_length_prefixed};
+pub use sets::{ParameterSets, reordered_frames};
 
 use bytes::BytesMut;
 
