@@ -6,6 +6,7 @@
     reason = "a measuring program reads the clock and the system's files itself"
 )]
 
+pub mod fanout;
 pub mod fragment;
 pub mod measure;
 pub mod server;

@@ -20,8 +20,11 @@ pub struct Server {
     endpoint: String,
 }
 
+/// The region of the requests.
+pub const REGION: &str = "us-west-2";
+
 /// The root key that the child is given.
-fn credentials() -> Credentials {
+pub fn credentials() -> Credentials {
     Credentials {
         access_key_id: "AKIABENCHBENCHBENCH1".to_owned(),
         secret: Secret::new("bench-bench-bench-bench-bench-bench-1234"),
@@ -55,7 +58,18 @@ fn command(binary: &Path, data_dir: &Path, log: &Path) -> Result<Command, Failur
 impl Server {
     /// Starts a server and waits until it is ready.
     pub fn start(binary: &Path, data_dir: &Path, log: &Path) -> Result<Server, Failure> {
-        let mut child = command(binary, data_dir, log)?.spawn()?;
+        Self::ready(command(binary, data_dir, log)?, log)
+    }
+
+    /// The same with a configuration file.
+    pub fn start_configured(binary: &Path, data_dir: &Path, log: &Path, config: &Path) -> Result<Server, Failure> {
+        let mut command = command(binary, data_dir, log)?;
+        command.arg("--config").arg(config);
+        Self::ready(command, log)
+    }
+
+    fn ready(mut command: Command, log: &Path) -> Result<Server, Failure> {
+        let mut child = command.spawn()?;
         let stdout = child.stdout.take().ok_or("the server has no stdout")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
@@ -90,7 +104,7 @@ impl Server {
     pub fn client(&self) -> Result<Client, Failure> {
         let config = ClientConfig {
             endpoint: self.endpoint.parse()?,
-            region: "us-west-2".parse()?,
+            region: REGION.parse()?,
             credentials: credentials(),
             ca_pem: None,
             timeout: Duration::from_secs(30),

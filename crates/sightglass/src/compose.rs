@@ -140,6 +140,7 @@ async fn video(config: &Config, ground: &Ground) -> Result<VideoStreams, Failure
     let memory = Arc::new(MemoryMediaStore::new(durable.clone(), ground.clock.clone(), bounds));
     let settings = video_streams::Settings {
         put_connections: config.put_media_connections,
+        get_connections: config.get_media_connections,
         max_bytes: config.max_bytes,
         ..video_streams::Settings::default()
     };

@@ -15,6 +15,8 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr
 const DEFAULT_CLOCK_SKEW_SECONDS: u64 = 300;
 /// PutMedia connections a stream takes at once; room for a token rotation.
 const DEFAULT_PUT_MEDIA_CONNECTIONS: usize = 5;
+/// GetMedia connections a stream serves at once.
+const DEFAULT_GET_MEDIA_CONNECTIONS: usize = video_streams::limits::GET_CONNECTIONS;
 
 /// Everything the server is told at start.
 #[derive(Debug, Clone)]
@@ -37,6 +39,8 @@ pub struct Config {
     pub clock_skew_seconds: u64,
     /// PutMedia connections per stream.
     pub put_media_connections: usize,
+    /// GetMedia connections per stream.
+    pub get_media_connections: usize,
     /// Bytes of stored video in the whole server; the oldest goes first beyond it.
     pub max_bytes: Option<u64>,
     /// The vision worker and its models.
@@ -67,6 +71,7 @@ struct File {
     account: Option<String>,
     clock_skew_seconds: Option<u64>,
     put_media_connections: Option<usize>,
+    get_media_connections: Option<usize>,
     max_bytes: Option<u64>,
     vision: VisionSettings,
 }
@@ -137,6 +142,7 @@ impl Config {
             account: account(file.account.as_deref())?,
             clock_skew_seconds: file.clock_skew_seconds.unwrap_or(DEFAULT_CLOCK_SKEW_SECONDS),
             put_media_connections: file.put_media_connections.unwrap_or(DEFAULT_PUT_MEDIA_CONNECTIONS),
+            get_media_connections: file.get_media_connections.unwrap_or(DEFAULT_GET_MEDIA_CONNECTIONS),
             max_bytes: file.max_bytes,
             vision: file.vision,
         };
@@ -160,6 +166,9 @@ impl Config {
         }
         if !(1..=100).contains(&self.put_media_connections) {
             return wrong("put_media_connections", "must be 1 to 100");
+        }
+        if !(1..=10_000).contains(&self.get_media_connections) {
+            return wrong("get_media_connections", "must be 1 to 10000");
         }
         Ok(self)
     }
@@ -221,6 +230,7 @@ mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:4577");
         assert_eq!(config.data_dir, PathBuf::from("./sightglass-data"));
         assert_eq!((config.clock_skew_seconds, config.put_media_connections), (300, 5));
+        assert_eq!(config.get_media_connections, 64);
     }
 
     #[test]
@@ -248,6 +258,7 @@ mod tests {
             ("public_url = \"example.org\"", "public_url"),
             ("clock_skew_seconds = 0", "clock_skew_seconds"),
             ("log_format = \"xml\"", "log_format"),
+            ("get_media_connections = 0", "get_media_connections"),
         ] {
             let message = load(text).unwrap_err().to_string();
             assert!(message.contains(word), "{message}");
