@@ -180,18 +180,31 @@ impl Follower {
     /// The next thing on the way; waits for it. Cancel-safe.
     pub async fn next(&mut self) -> Result<Followed, FollowError> {
         loop {
+            if let Place::Live { fragment, seen } = &mut self.place {
+                // The way of every frame to every reader: nothing here is shared with the other readers.
+                let next = self.live.next().await;
+                if let Next::Message(Message::Media { number, bytes, arrived }) = next {
+                    if number == fragment.number {
+                        *seen = seen.saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+                        return Ok(Followed::Media { bytes, arrived });
+                    }
+                    // Fragments of other connections come from storage when they are whole.
+                    continue;
+                }
+                let (fragment, seen) = (fragment.clone(), *seen);
+                match self.live(&next, fragment, seen) {
+                    Some(step) => return Ok(step),
+                    None => continue,
+                }
+            }
             if self.state.hub.is_closed() {
                 return Ok(Followed::Deleted);
             }
             let step = match &self.place {
-                Place::Between => self.between().await?,
+                Place::Between | Place::Live { .. } => self.between().await?,
                 Place::Stored { info, at, again } => {
                     let (info, at, again) = (*info, *at, *again);
                     self.stored(info, at, again).await?
-                }
-                Place::Live { fragment, seen } => {
-                    let (fragment, seen) = (fragment.clone(), *seen);
-                    self.live(fragment, seen).await
                 }
                 Place::Behind { fragment, seen } => {
                     let (fragment, seen) = (fragment.clone(), *seen);
@@ -325,19 +338,14 @@ impl Follower {
         }
     }
 
-    async fn live(&mut self, fragment: Arc<LiveFragment>, seen: u32) -> Option<Followed> {
-        match self.live.next().await {
-            Next::Message(Message::Media { number, bytes, arrived }) if number == fragment.number => {
-                let seen = seen.saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
-                self.place = Place::Live { fragment, seen };
-                Some(Followed::Media { bytes, arrived })
-            }
-            Next::Message(Message::End(number)) if number == fragment.number => {
+    /// In a live fragment: what is not its media.
+    fn live(&mut self, next: &Next, fragment: Arc<LiveFragment>, seen: u32) -> Option<Followed> {
+        match next {
+            Next::Message(Message::End(number)) if *number == fragment.number => {
                 self.place = Place::Between;
                 self.ahead.push(fragment.clone());
                 Some(Followed::LiveEnd(fragment))
             }
-            // Fragments of other connections come from storage when they are whole.
             Next::Message(_) => None,
             Next::Lagged => {
                 self.metrics.dropped_behind();

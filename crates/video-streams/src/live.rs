@@ -3,18 +3,21 @@
 //! Ingest never waits here. Each reader has a queue with a byte budget; when it overflows the reader is dropped behind: its
 //! queue is emptied, it skips to the next fragment that starts, and reads what it missed from storage. Without readers the
 //! cost of publishing is one atomic load. A reader that subscribes in the middle of a fragment does not get that fragment
-//! from here. Knows nothing of Matroska and nothing of storage.
+//! from here. What arrives together is published together: a reader is woken once for it, since waking costs more than
+//! the queue. Knows nothing of Matroska and nothing of storage.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use base::Timestamp;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use storage::FragmentNumber;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::limits::{LIVE_QUEUE_BYTES, LIVE_QUEUE_MESSAGES};
 
@@ -101,10 +104,7 @@ pub struct Hub {
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    state: Mutex<QueueState>,
-    wake: Notify,
-}
+struct Queue(Mutex<QueueState>);
 
 #[derive(Debug, Default)]
 struct QueueState {
@@ -112,30 +112,78 @@ struct QueueState {
     bytes: usize,
     lagged: bool,
     closed: bool,
+    /// The reader's waker, kept from wait to wait; `waiting` says whether it is to be called.
+    waker: Option<Waker>,
+    waiting: bool,
 }
 
 impl Queue {
-    fn push(&self, message: &Message) {
-        let mut state = self.state.lock();
+    fn push(&self, messages: &[Message]) {
+        let mut state = self.0.lock();
+        for message in messages {
+            state.push(message);
+        }
+        state.wake();
+    }
+
+    fn close(&self) {
+        let mut state = self.0.lock();
+        state.closed = true;
+        state.wake();
+    }
+}
+
+impl QueueState {
+    fn push(&mut self, message: &Message) {
         let size = match message {
             Message::Media { bytes, .. } => bytes.len(),
             Message::Start(_) | Message::End(_) => 0,
         };
-        if state.messages.len() >= LIVE_QUEUE_MESSAGES || state.bytes + size > LIVE_QUEUE_BYTES {
-            state.messages.clear();
-            state.bytes = 0;
-            state.lagged = true;
+        if self.messages.len() >= LIVE_QUEUE_MESSAGES || self.bytes + size > LIVE_QUEUE_BYTES {
+            self.messages.clear();
+            self.bytes = 0;
+            self.lagged = true;
             // A fragment that starts here is followed from its start; the rest of the others is lost to this reader.
             if !matches!(message, Message::Start(_)) {
-                drop(state);
-                self.wake.notify_one();
                 return;
             }
         }
-        state.bytes += size;
-        state.messages.push_back(message.clone());
-        drop(state);
-        self.wake.notify_one();
+        self.bytes += size;
+        self.messages.push_back(message.clone());
+    }
+
+    fn wake(&mut self) {
+        if std::mem::take(&mut self.waiting)
+            && let Some(waker) = &self.waker
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn take(&mut self) -> Option<Next> {
+        if self.closed {
+            return Some(Next::Closed);
+        }
+        if std::mem::take(&mut self.lagged) {
+            return Some(Next::Lagged);
+        }
+        let message = self.messages.pop_front()?;
+        if let Message::Media { bytes, .. } = &message {
+            self.bytes = self.bytes.saturating_sub(bytes.len());
+        }
+        Some(Next::Message(message))
+    }
+
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<Next> {
+        if let Some(next) = self.take() {
+            return Poll::Ready(next);
+        }
+        self.waiting = true;
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
     }
 }
 
@@ -159,7 +207,7 @@ impl Hub {
             self.count.store(subscribers.len(), Ordering::Release);
         }
         if self.is_closed() {
-            queue.state.lock().closed = true;
+            queue.close();
         }
         Subscription {
             hub: self.clone(),
@@ -171,8 +219,7 @@ impl Hub {
     pub fn close(&self) {
         self.closed.send_replace(true);
         for queue in self.subscribers.lock().iter() {
-            queue.state.lock().closed = true;
-            queue.wake.notify_one();
+            queue.close();
         }
     }
 
@@ -187,11 +234,9 @@ impl Hub {
         let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
-    fn publish(&self, message: &Message) {
-        if self.is_followed() {
-            for queue in self.subscribers.lock().iter() {
-                queue.push(message);
-            }
+    fn publish(&self, messages: &[Message]) {
+        for queue in self.subscribers.lock().iter() {
+            queue.push(messages);
         }
     }
 
@@ -205,12 +250,14 @@ impl Hub {
             header: fragment.header,
             outcome: watch::Sender::new(None),
         });
-        self.publish(&Message::Start(fragment.clone()));
-        Publisher {
+        let mut publisher = Publisher {
             hub: self.clone(),
             fragment,
+            waiting: Vec::new(),
             ended: false,
-        }
+        };
+        publisher.put(|fragment| Message::Start(fragment.clone()));
+        publisher
     }
 }
 
@@ -229,31 +276,46 @@ pub struct NewFragment {
     pub header: Bytes,
 }
 
-/// The ingest side of one live fragment.
+/// The ingest side of one live fragment. Readers see what it was given at the next [`Publisher::flush`] or at its end.
 #[derive(Debug)]
 pub struct Publisher {
     hub: Arc<Hub>,
     fragment: Arc<LiveFragment>,
+    waiting: Vec<Message>,
     ended: bool,
 }
 
 impl Publisher {
-    /// Hands on the next bytes of the fragment. Free of cost while nobody follows.
-    pub fn media(&self, bytes: &Bytes, arrived: Duration) {
-        if self.hub.is_followed() {
-            self.hub.publish(&Message::Media {
-                number: self.fragment.number,
-                bytes: bytes.clone(),
-                arrived,
-            });
-        }
+    /// The next bytes of the fragment. Free of cost while nobody follows.
+    pub fn media(&mut self, bytes: &Bytes, arrived: Duration) {
+        self.put(|fragment| Message::Media {
+            number: fragment.number,
+            bytes: bytes.clone(),
+            arrived,
+        });
     }
 
     /// No more bytes follow; the outcome does.
     pub fn end(&mut self) {
         if !self.ended {
             self.ended = true;
-            self.hub.publish(&Message::End(self.fragment.number));
+            self.put(|fragment| Message::End(fragment.number));
+            self.flush();
+        }
+    }
+
+    /// Hands on what readers have not seen yet.
+    pub fn flush(&mut self) {
+        if !self.waiting.is_empty() {
+            self.hub.publish(&self.waiting);
+            self.waiting.clear();
+        }
+    }
+
+    fn put(&mut self, message: impl FnOnce(&Arc<LiveFragment>) -> Message) {
+        // What waits already may be flushed to a reader that comes now, so that it must not have a hole.
+        if self.hub.is_followed() || !self.waiting.is_empty() {
+            self.waiting.push(message(&self.fragment));
         }
     }
 
@@ -294,34 +356,17 @@ pub struct Subscription {
 impl Subscription {
     /// The next message. Cancel-safe.
     pub async fn next(&mut self) -> Next {
-        loop {
-            if let Some(next) = self.try_next() {
-                return next;
-            }
-            // A message that comes between the two leaves a permit behind.
-            self.queue.wake.notified().await;
-        }
+        poll_fn(|cx| self.queue.0.lock().poll(cx)).await
     }
 
     /// The next message if one waits.
     pub fn try_next(&mut self) -> Option<Next> {
-        let mut state = self.queue.state.lock();
-        if state.closed {
-            return Some(Next::Closed);
-        }
-        if std::mem::take(&mut state.lagged) {
-            return Some(Next::Lagged);
-        }
-        let message = state.messages.pop_front()?;
-        if let Message::Media { bytes, .. } = &message {
-            state.bytes = state.bytes.saturating_sub(bytes.len());
-        }
-        Some(Next::Message(message))
+        self.queue.0.lock().take()
     }
 
     /// Forgets everything that waits, as a reader does that turns to storage.
     pub fn clear(&mut self) {
-        let mut state = self.queue.state.lock();
+        let mut state = self.queue.0.lock();
         state.messages.clear();
         state.bytes = 0;
         state.lagged = false;
@@ -365,8 +410,10 @@ mod tests {
     async fn a_reader_sees_the_fragment_as_it_arrives_and_what_became_of_it() {
         let hub = Hub::new();
         let mut reader = hub.subscribe();
-        let publisher = hub.start(fragment(7));
+        let mut publisher = hub.start(fragment(7));
         publisher.media(&Bytes::from_static(b"abc"), Duration::ZERO);
+        assert_eq!(name(reader.try_next()), "none", "before it is handed on");
+        publisher.flush();
         let Some(Next::Message(Message::Start(live))) = reader.try_next() else {
             panic!("no start")
         };
@@ -397,18 +444,52 @@ mod tests {
     fn a_slow_reader_is_dropped_behind_and_goes_on_with_the_next_fragment() {
         let hub = Hub::new();
         let mut slow = hub.subscribe();
-        let first = hub.start(fragment(1));
+        let mut first = hub.start(fragment(1));
         let chunk = Bytes::from(vec![0; 300_000]);
         for _ in 0..4 {
             first.media(&chunk, Duration::ZERO);
+            first.flush();
         }
         first.stored(1);
-        let second = hub.start(fragment(2));
+        let mut second = hub.start(fragment(2));
+        second.flush();
         assert_eq!(name(slow.try_next()), "lagged");
         assert!(name(slow.try_next()).starts_with("end"));
         assert!(name(slow.try_next()).starts_with("start"));
         assert_eq!(name(slow.try_next()), "none");
         drop(second);
+    }
+
+    #[test]
+    fn a_reader_that_comes_while_a_start_waits_misses_nothing_of_the_fragment() {
+        let hub = Hub::new();
+        let early = hub.subscribe();
+        let mut publisher = hub.start(fragment(7));
+        drop(early);
+        publisher.media(&Bytes::from_static(b"abc"), Duration::ZERO);
+        let mut late = hub.subscribe();
+        publisher.media(&Bytes::from_static(b"de"), Duration::ZERO);
+        publisher.flush();
+        assert!(name(late.try_next()).starts_with("start"));
+        assert_eq!(name(late.try_next()), "media 3");
+        assert_eq!(name(late.try_next()), "media 2");
+    }
+
+    #[tokio::test]
+    async fn a_waiting_reader_is_woken_once_for_what_arrived_together() {
+        let hub = Hub::new();
+        let mut reader = hub.subscribe();
+        let task = tokio::spawn(async move {
+            let first = name(Some(reader.next().await));
+            (first, name(reader.try_next()), name(reader.try_next()))
+        });
+        tokio::task::yield_now().await;
+        let mut publisher = hub.start(fragment(7));
+        publisher.media(&Bytes::from_static(b"abc"), Duration::ZERO);
+        publisher.flush();
+        let (first, second, third) = task.await.unwrap();
+        assert!(first.starts_with("start"));
+        assert_eq!((second.as_str(), third.as_str()), ("media 3", "none"));
     }
 
     #[test]

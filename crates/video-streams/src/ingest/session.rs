@@ -121,6 +121,10 @@ struct Session {
     rules: Rules,
     started: Duration,
     open: Option<Open>,
+    /// The chunk that is being worked on.
+    chunk: Bytes,
+    /// Media of it that is not handed on yet: the reader cuts at each element, which nobody after it needs.
+    gathered: Bytes,
     /// When the chunk arrived that is being worked on.
     arrived: Duration,
     arrived_at: Timestamp,
@@ -152,6 +156,8 @@ impl Session {
             started: now,
             arrived: now,
             arrived_at: context.clock.now(),
+            chunk: Bytes::new(),
+            gathered: Bytes::new(),
             open: None,
             last: None,
             commits,
@@ -220,6 +226,7 @@ impl Session {
             match chunk {
                 Some(Ok(chunk)) => {
                     self.context.metrics.received(chunk.len());
+                    self.chunk = chunk.clone();
                     self.reader.push(chunk);
                     self.drain().await?;
                 }
@@ -242,8 +249,18 @@ impl Session {
         }
     }
 
-    /// Works on what was read so far.
+    /// Works on what was read so far, and hands it on to storage and the live tail.
     async fn drain(&mut self) -> Result<(), End> {
+        let worked = self.work().await;
+        self.chunk = Bytes::new();
+        let handed_on = self.hand_on().await;
+        if let Some(open) = &mut self.open {
+            open.publisher.flush();
+        }
+        worked.and(handed_on)
+    }
+
+    async fn work(&mut self) -> Result<(), End> {
         loop {
             let event = match self.reader.next() {
                 Ok(Some(event)) => event,
@@ -316,6 +333,22 @@ impl Session {
     }
 
     async fn media(&mut self, bytes: Bytes) -> Result<(), End> {
+        match joined(&self.chunk, &self.gathered, &bytes) {
+            Some(joined) => self.gathered = joined,
+            None => {
+                self.hand_on().await?;
+                self.gathered = bytes;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives what was gathered to storage and to the live tail.
+    async fn hand_on(&mut self) -> Result<(), End> {
+        let bytes = std::mem::take(&mut self.gathered);
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let Some(open) = &mut self.open else {
             return Err(AckError::Internal.into());
         };
@@ -326,6 +359,7 @@ impl Session {
     }
 
     async fn complete(&mut self, complete: Complete) -> Result<(), End> {
+        self.hand_on().await?;
         let Some(mut open) = self.open.take() else {
             return Err(AckError::Internal.into());
         };
@@ -339,6 +373,15 @@ impl Session {
     fn age(&self) -> Duration {
         self.arrived.saturating_sub(self.started)
     }
+}
+
+/// Two slices of a chunk as one, where the second follows the first in it.
+fn joined(chunk: &Bytes, first: &Bytes, second: &Bytes) -> Option<Bytes> {
+    let start = first.as_ptr().addr().checked_sub(chunk.as_ptr().addr())?;
+    let end = start.checked_add(first.len())?.checked_add(second.len())?;
+    let follows = second.as_ptr().addr() == first.as_ptr().addr() + first.len();
+    // While the chunk lives nothing else lies within it, so that what begins and ends in it is part of it.
+    (!first.is_empty() && follows && end <= chunk.len()).then(|| chunk.slice(start..end))
 }
 
 /// Gives a fragment its number.

@@ -58,7 +58,8 @@ struct Answer {
 
 impl Answer {
     fn into_stream(self) -> ByteStream {
-        Box::pin(stream::unfold(self, |mut answer| async move {
+        // In a box, so that each piece moves a pointer and not the answer.
+        Box::pin(stream::unfold(Box::new(self), |mut answer| async move {
             let next = answer.next().await?;
             Some((next, answer))
         }))
