@@ -15,7 +15,8 @@ from botocore.exceptions import ClientError
 
 from harness import REGION, eventually
 
-SERVICES = ["kinesisvideo", "kinesis-video-media", "kinesis-video-archived-media", "kinesis", "rekognition", "sts"]
+SERVICES = ["kinesisvideo", "kinesis-video-media", "kinesis-video-archived-media", "kinesis-video-signaling", "kinesis-video-webrtc-storage",
+            "kinesis", "rekognition", "sts"]
 # These need no permission, or answer to any signed caller.
 OPEN = {("sts", "GetCallerIdentity"), ("sts", "GetSessionToken")}
 # These are called with a token of somebody else's instead of a signature.

@@ -1,8 +1,13 @@
-//! The operations on streams themselves: make, describe, change, delete, tag, and say where their media is served.
+//! The control plane, one module for each kind of resource: streams (made, described, changed, deleted, tagged, and where
+//! their media is served), their storage tier and edge configuration, and signalling channels.
 
+pub(crate) mod channels;
+pub(crate) mod edge;
 mod endpoint;
 mod lifecycle;
 mod list;
+mod media_storage;
+mod storage_tier;
 mod tags;
 
 pub(crate) use lifecycle::oldest_kept;
@@ -50,5 +55,13 @@ fn describe(state: &StreamState) -> StreamInfo {
         stream_arn: Some(state.arn.to_string()),
         stream_name: Some(state.arn.name.name.clone()),
         version: Some(record.version.clone()),
+    }
+}
+
+/// Refuses a version that is not the resource's own.
+fn check_version(current: &str, given: Option<&String>) -> Result<(), ControlError> {
+    match given {
+        Some(given) if given != current => Err(ControlError::VersionMismatch { given: given.clone() }),
+        _ => Ok(()),
     }
 }

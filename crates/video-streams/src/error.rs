@@ -17,9 +17,30 @@ pub enum ControlError {
     /// There is a stream of that name.
     #[error("The stream {0} already exists.")]
     NameTaken(String),
-    /// The caller's version is not the stream's.
+    /// There is no such channel for this caller.
+    #[error("The requested channel is not found or not active.")]
+    ChannelNotFound,
+    /// There is a channel of that name.
+    #[error("The channel {0} already exists.")]
+    ChannelNameTaken(String),
+    /// The account has too many channels in this region.
+    #[error("The account has {max} signaling channels in this region, which is the limit.", max = limits::CHANNELS_PER_ACCOUNT)]
+    TooManyChannels,
+    /// The resource is taken by something else, which the text names.
+    #[error("{0}")]
+    InUse(String),
+    /// The stream keeps nothing.
+    #[error("The stream's data retention is 0 hours; this needs a stream that keeps its media.")]
+    NoDataRetention,
+    /// The stream has no edge configuration.
+    #[error("The stream has no edge configuration.")]
+    NoEdgeConfiguration,
+    /// The text is not the ARN of a stream.
+    #[error("The format of the StreamARN is invalid.")]
+    InvalidResourceFormat,
+    /// The caller's version is not the resource's.
     #[error(
-        "The version {given} is not the current version of the stream. Call DescribeStream for the current one, and try again."
+        "The version {given} is not the current version of the resource. Describe it for the current one, and try again."
     )]
     VersionMismatch {
         /// What the caller sent.
@@ -28,8 +49,8 @@ pub enum ControlError {
     /// A value is wrong.
     #[error("{0}")]
     InvalidArgument(String),
-    /// The stream would have too many tags.
-    #[error("A stream has at most {max} tags.", max = limits::STREAM_TAGS)]
+    /// The resource would have too many tags.
+    #[error("A resource has at most {max} tags.", max = limits::RESOURCE_TAGS)]
     TooManyTags,
     /// The account has too many streams in this region.
     #[error("The account has {max} streams in this region, which is the limit.", max = limits::STREAMS_PER_ACCOUNT)]
@@ -78,8 +99,16 @@ impl From<ControlError> for ApiError {
     fn from(error: ControlError) -> Self {
         let message = error.to_string();
         match error {
-            ControlError::NotFound => ApiError::client("ResourceNotFoundException", message),
-            ControlError::NameTaken(_) => ApiError::client("ResourceInUseException", message),
+            ControlError::NotFound | ControlError::ChannelNotFound => {
+                ApiError::client("ResourceNotFoundException", message)
+            }
+            ControlError::NameTaken(_) | ControlError::ChannelNameTaken(_) | ControlError::InUse(_) => {
+                ApiError::client("ResourceInUseException", message)
+            }
+            ControlError::TooManyChannels => ApiError::client("AccountChannelLimitExceededException", message),
+            ControlError::NoDataRetention => ApiError::client("NoDataRetentionException", message),
+            ControlError::NoEdgeConfiguration => ApiError::client("StreamEdgeConfigurationNotFoundException", message),
+            ControlError::InvalidResourceFormat => ApiError::client("InvalidResourceFormatException", message),
             ControlError::VersionMismatch { .. } => ApiError::client("VersionMismatchException", message),
             ControlError::InvalidArgument(_) => ApiError::client("InvalidArgumentException", message),
             ControlError::TooManyTags => ApiError::client("TagsPerResourceExceededLimitException", message),

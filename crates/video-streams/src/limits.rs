@@ -84,14 +84,29 @@ pub const MEDIA_FRAGMENTS_MAX: usize = 1000;
 /// Streams of one ListStreams page. Model: 1 to 10,000; the default is the maximum.
 pub const LIST_STREAMS_MAX: usize = 10_000;
 
-/// Tags of one stream. AWS: 50.
-pub const STREAM_TAGS: usize = 50;
+/// Tags of one stream or channel. AWS: 50.
+pub const RESOURCE_TAGS: usize = 50;
 
 /// Tags of one ListTags page. Ours: all of them.
-pub const LIST_TAGS_PAGE: usize = STREAM_TAGS;
+pub const LIST_TAGS_PAGE: usize = RESOURCE_TAGS;
 
 /// Streams of one account and region. AWS: 10,000 (a soft quota).
 pub const STREAMS_PER_ACCOUNT: usize = 10_000;
+
+/// Signalling channels of one account and region. AWS: 10,000 in its larger regions (a soft quota).
+pub const CHANNELS_PER_ACCOUNT: usize = 10_000;
+
+/// Channels of one ListSignalingChannels page. Model: 1 to 10,000; the default is the maximum.
+pub const LIST_CHANNELS_MAX: usize = 10_000;
+
+/// How long an undelivered signalling message is kept unless the channel says otherwise. Model: 60 s.
+pub const MESSAGE_TTL_SECONDS_DEFAULT: i32 = 60;
+
+/// Configurations of one ListEdgeAgentConfigurations page. Model: 1 to 10.
+pub const LIST_EDGE_MAX: usize = 10;
+
+/// How long an edge agent may take to acknowledge a configuration. Model: 15 minutes.
+pub const EDGE_SYNC_MS: i64 = 15 * 60 * 1000;
 
 /// Longest retention. AWS: ten years, 87,600 hours.
 pub const RETENTION_HOURS_MAX: i64 = 87_600;

@@ -17,7 +17,7 @@ use crate::error::ControlError;
 use crate::streams::StreamArn;
 
 /// Tries of a commit that others interfere with.
-const TRIES: usize = 16;
+pub(crate) const TRIES: usize = 16;
 
 /// Records read at once when the server starts.
 const PAGE: usize = 1000;
@@ -106,7 +106,7 @@ fn owner_key(id: StreamId) -> CatalogKey {
 }
 
 /// A version as AWS writes them: 20 letters and digits.
-fn new_version() -> String {
+pub(crate) fn new_version() -> String {
     std::iter::repeat_with(fastrand::alphanumeric).take(20).collect()
 }
 

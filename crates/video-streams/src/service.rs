@@ -9,6 +9,8 @@ use tokio::sync::{Mutex, Notify};
 use wire::Registry;
 
 use crate::consumer::{Consumer, ConsumerError, StartAt, StreamRef};
+use crate::control::channels::record::Channels;
+use crate::control::edge::record::EdgeConfigs;
 use crate::ingest::rules::RuleLimits;
 use crate::limits;
 use crate::metrics::VideoMetrics;
@@ -86,6 +88,8 @@ pub(crate) struct Inner {
     pub settings: Settings,
     pub streams: Streams,
     pub records: Records,
+    pub channels: Channels,
+    pub edges: EdgeConfigs,
     pub stores: Stores,
     /// Held while the catalog and then the memory change, so that the two change in the same order.
     pub changes: Mutex<()>,
@@ -100,6 +104,8 @@ impl VideoStreams {
             durable: on.durable,
             memory: on.memory,
         };
+        let channels = Channels::new(on.catalog.clone());
+        let edges = EdgeConfigs::new(on.catalog.clone());
         let records = Records::new(on.catalog);
         let loaded = records.load().await?;
         for id in loaded.deleting {
@@ -117,6 +123,8 @@ impl VideoStreams {
                 settings: on.settings,
                 streams,
                 records,
+                channels,
+                edges,
                 stores,
                 changes: Mutex::new(()),
                 sweep: Arc::new(Notify::new()),
@@ -142,6 +150,21 @@ impl VideoStreams {
             .register::<op::TagResource, _>(&service)
             .register::<op::UntagResource, _>(&service)
             .register::<op::ListTagsForResource, _>(&service)
+            .register::<op::CreateSignalingChannel, _>(&service)
+            .register::<op::DescribeSignalingChannel, _>(&service)
+            .register::<op::UpdateSignalingChannel, _>(&service)
+            .register::<op::DeleteSignalingChannel, _>(&service)
+            .register::<op::ListSignalingChannels, _>(&service)
+            .register::<op::GetSignalingChannelEndpoint, _>(&service)
+            .register::<op::DescribeMediaStorageConfiguration, _>(&service)
+            .register::<op::UpdateMediaStorageConfiguration, _>(&service)
+            .register::<op::DescribeMappedResourceConfiguration, _>(&service)
+            .register::<op::DescribeStreamStorageConfiguration, _>(&service)
+            .register::<op::UpdateStreamStorageConfiguration, _>(&service)
+            .register::<op::StartEdgeConfigurationUpdate, _>(&service)
+            .register::<op::DescribeEdgeConfiguration, _>(&service)
+            .register::<op::DeleteEdgeConfiguration, _>(&service)
+            .register::<op::ListEdgeAgentConfigurations, _>(&service)
             .register::<wire::kinesisvideo_media::op::PutMedia, _>(&service)
             .register::<wire::kinesisvideo_media::op::GetMedia, _>(&service)
             .register::<wire::kinesisvideo_archived_media::op::ListFragments, _>(&service)

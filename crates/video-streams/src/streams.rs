@@ -32,26 +32,28 @@ impl FromStr for StreamArn {
     type Err = InvalidStreamArn;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parse = || {
-            let mut parts = text.splitn(6, ':');
-            let head = (parts.next()?, parts.next()?, parts.next()?);
-            // AWS's partitions (aws, aws-cn, aws-us-gov) are all taken for ours.
-            if head.0 != "arn" || !head.1.starts_with("aws") || head.2 != "kinesisvideo" {
-                return None;
-            }
-            let region: Region = parts.next()?.parse().ok()?;
-            let account: AccountId = parts.next()?.parse().ok()?;
-            let (name, created) = parts.next()?.strip_prefix("stream/")?.rsplit_once('/')?;
-            let digits = !created.is_empty() && created.bytes().all(|b| b.is_ascii_digit());
-            let created_ms = created.parse().ok().filter(|_| digits && is_name(name))?;
-            let name = name.to_owned();
-            Some(StreamArn {
-                name: ResourceName { account, region, name },
-                created_ms,
-            })
-        };
-        parse().ok_or_else(|| InvalidStreamArn(text.chars().take(256).collect()))
+        parse_arn(text, "stream")
+            .map(|(name, created_ms)| StreamArn { name, created_ms })
+            .ok_or_else(|| InvalidStreamArn(text.chars().take(256).collect()))
     }
+}
+
+/// Name and creation of an ARN `arn:aws:kinesisvideo:REGION:ACCOUNT:KIND/NAME/CREATION_MS`; `None` if it is none.
+pub(crate) fn parse_arn(text: &str, kind: &str) -> Option<(ResourceName, i64)> {
+    let mut parts = text.splitn(6, ':');
+    let head = (parts.next()?, parts.next()?, parts.next()?);
+    // AWS's partitions (aws, aws-cn, aws-us-gov) are all taken for ours.
+    if head.0 != "arn" || !head.1.starts_with("aws") || head.2 != "kinesisvideo" {
+        return None;
+    }
+    let region: Region = parts.next()?.parse().ok()?;
+    let account: AccountId = parts.next()?.parse().ok()?;
+    let resource = parts.next()?.strip_prefix(kind)?.strip_prefix('/')?;
+    let (name, created) = resource.rsplit_once('/')?;
+    let digits = !created.is_empty() && created.bytes().all(|b| b.is_ascii_digit());
+    let created_ms = created.parse().ok().filter(|_| digits && is_name(name))?;
+    let name = name.to_owned();
+    Some((ResourceName { account, region, name }, created_ms))
 }
 
 impl fmt::Display for StreamArn {

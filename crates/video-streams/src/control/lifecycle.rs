@@ -10,7 +10,7 @@ use wire::kinesisvideo::{
     UpdateStreamInput, UpdateStreamOutput, op,
 };
 
-use super::{describe, resolve, tags};
+use super::{check_version, describe, resolve, tags};
 use crate::VideoStreams;
 use crate::error::ControlError;
 use crate::limits;
@@ -74,7 +74,7 @@ impl Handle<op::UpdateStream> for VideoStreams {
         let state = resolve(&self.inner, &request.context, name, arn)?;
         self.inner
             .change(&state, |record| {
-                check_version(record, Some(&input.current_version))?;
+                check_version(&record.version, Some(&input.current_version))?;
                 if let Some(device_name) = &input.device_name {
                     record.device_name = Some(device_name.clone());
                 }
@@ -103,7 +103,7 @@ impl Handle<op::UpdateDataRetention> for VideoStreams {
         };
         self.inner
             .change(&state, |record| {
-                check_version(record, Some(&input.current_version))?;
+                check_version(&record.version, Some(&input.current_version))?;
                 record.retention_hours = check_retention(i64::from(record.retention_hours) + change)?;
                 Ok(())
             })
@@ -125,10 +125,12 @@ impl Handle<op::DeleteStream> for VideoStreams {
             let version = input.current_version.as_ref();
             inner
                 .records
-                .delete(&state.arn, |record| check_version(record, version))
+                .delete(&state.arn, |record| check_version(&record.version, version))
                 .await?;
             inner.streams.remove(&state.arn);
         }
+        // What a crash leaves of these counts as none.
+        inner.edges.change(&state.arn, |_| Ok(None)).await?;
         // Producers get 4008 and readers see the end before the fragments go.
         state.hub.close();
         inner.stores.delete(state.id).await.map_err(ControlError::from)?;
@@ -148,13 +150,6 @@ impl Inner {
         let record = self.records.update(&state.arn, change).await?;
         state.set_record(record);
         Ok(())
-    }
-}
-
-fn check_version(record: &StreamRecord, given: Option<&String>) -> Result<(), ControlError> {
-    match given {
-        Some(given) if *given != record.version => Err(ControlError::VersionMismatch { given: given.clone() }),
-        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,8 @@
-//! Tags of streams, by the older operations that take a stream and the newer ones that take any resource.
+//! Tags of streams and signalling channels, by the older operations that take a stream and the newer ones that take any
+//! resource.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base::{ApiError, Handle, Reply, Request, RequestContext};
 use wire::kinesisvideo::{
@@ -9,18 +11,23 @@ use wire::kinesisvideo::{
     UntagStreamInput, UntagStreamOutput, op,
 };
 
-use super::resolve;
+use super::channels::record::{ChannelArn, ChannelRecord};
+use super::{channels, resolve};
 use crate::VideoStreams;
 use crate::error::ControlError;
 use crate::limits;
-use crate::records::MAX_BYTES_TAG;
+use crate::records::{MAX_BYTES_TAG, StreamRecord};
 use crate::retention;
+use crate::service::Inner;
+use crate::state::StreamState;
+use crate::streams::StreamArn;
 
-/// Refuses tags that mean a setting and have no legal value, and more of them than a stream may have.
+/// AWS keeps this beginning of a key to itself.
+const RESERVED: &str = "aws:";
+
+/// Refuses tags of a stream that mean a setting and have no legal value, and more of them than a stream may have.
 pub(super) fn check(tags: &BTreeMap<String, String>) -> Result<(), ControlError> {
-    if tags.len() > limits::STREAM_TAGS {
-        return Err(ControlError::TooManyTags);
-    }
+    check_channel(tags)?;
     match tags.get(MAX_BYTES_TAG) {
         Some(value) if value.parse::<u64>().is_err() => Err(ControlError::InvalidArgument(format!(
             "The tag {MAX_BYTES_TAG} is {value:?}; it is a number of bytes, e.g. 50000000000."
@@ -29,53 +36,105 @@ pub(super) fn check(tags: &BTreeMap<String, String>) -> Result<(), ControlError>
     }
 }
 
-/// The stream that a request names, in its three ways.
-struct Target<'a> {
-    name: Option<&'a String>,
-    arn: Option<&'a String>,
+/// Refuses more tags than a resource may have, and keys that are AWS's.
+pub(super) fn check_channel(tags: &BTreeMap<String, String>) -> Result<(), ControlError> {
+    if tags.len() > limits::RESOURCE_TAGS {
+        return Err(ControlError::TooManyTags);
+    }
+    match tags.keys().find(|key| key.starts_with(RESERVED)) {
+        Some(key) => Err(ControlError::InvalidArgument(format!(
+            "The tag {key:?} begins with {RESERVED}, which is reserved."
+        ))),
+        None => Ok(()),
+    }
 }
 
-impl VideoStreams {
-    async fn add_tags(
-        &self,
+/// The resource whose tags a request means.
+enum Target {
+    Stream(Arc<StreamState>),
+    Channel(ChannelArn, ChannelRecord),
+}
+
+impl Target {
+    /// What the older operations mean: a stream.
+    fn stream(
+        inner: &Inner,
         context: &RequestContext,
-        target: Target<'_>,
-        tags: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<(), ControlError> {
-        let state = resolve(&self.inner, context, target.name, target.arn)?;
-        let added: BTreeMap<String, String> = tags.into_iter().collect();
-        self.inner
-            .change(&state, |record| {
-                record.tags.extend(added.clone());
-                check(&record.tags)
-            })
-            .await?;
-        if added.contains_key(MAX_BYTES_TAG) {
-            retention::sweep_stream(&self.inner, &state).await?;
+        name: Option<&String>,
+        arn: Option<&String>,
+    ) -> Result<Self, ControlError> {
+        if arn.is_some_and(|arn| arn.parse::<StreamArn>().is_err()) {
+            return Err(ControlError::InvalidResourceFormat);
         }
-        Ok(())
+        resolve(inner, context, name, arn).map(Target::Stream)
     }
 
-    async fn remove_tags(
-        &self,
-        context: &RequestContext,
-        target: Target<'_>,
-        keys: Vec<String>,
-    ) -> Result<(), ControlError> {
-        let state = resolve(&self.inner, context, target.name, target.arn)?;
-        self.inner
-            .change(&state, |record| {
-                record.tags.retain(|key, _| !keys.contains(key));
+    /// What the newer operations mean: a stream or a channel.
+    async fn any(inner: &Inner, context: &RequestContext, arn: &String) -> Result<Self, ControlError> {
+        if ChannelArn::parse(arn).is_none() {
+            return resolve(inner, context, None, Some(arn)).map(Target::Stream);
+        }
+        let (arn, record) = channels::resolve(inner, context, None, Some(arn)).await?;
+        Ok(Target::Channel(arn, record))
+    }
+
+    async fn add(&self, inner: &Inner, added: BTreeMap<String, String>) -> Result<(), ControlError> {
+        match self {
+            Target::Stream(state) => {
+                let change = |record: &mut StreamRecord| {
+                    record.tags.extend(added.clone());
+                    check(&record.tags)
+                };
+                inner.change(state, change).await?;
+                if added.contains_key(MAX_BYTES_TAG) {
+                    retention::sweep_stream(inner, state).await?;
+                }
                 Ok(())
-            })
-            .await
+            }
+            Target::Channel(arn, _) => {
+                let change = |record: &mut ChannelRecord| {
+                    record.tags.extend(added.clone());
+                    check_channel(&record.tags)
+                };
+                inner.channels.update(arn, change).await
+            }
+        }
     }
 
-    fn tags(&self, context: &RequestContext, target: &Target<'_>) -> Result<BTreeMap<String, String>, ControlError> {
-        Ok(resolve(&self.inner, context, target.name, target.arn)?
-            .record()
-            .tags
-            .clone())
+    async fn remove(&self, inner: &Inner, keys: &[String]) -> Result<(), ControlError> {
+        match self {
+            Target::Stream(state) => {
+                let change = |record: &mut StreamRecord| {
+                    record.tags.retain(|key, _| !keys.contains(key));
+                    Ok(())
+                };
+                inner.change(state, change).await
+            }
+            Target::Channel(arn, _) => {
+                let change = |record: &mut ChannelRecord| {
+                    record.tags.retain(|key, _| !keys.contains(key));
+                    Ok(())
+                };
+                inner.channels.update(arn, change).await
+            }
+        }
+    }
+
+    fn tags(self) -> BTreeMap<String, String> {
+        match self {
+            Target::Stream(state) => state.record().tags.clone(),
+            Target::Channel(_, record) => record.tags,
+        }
+    }
+}
+
+/// The rest of a list of tags from which a token leads on. All tags of a resource fit one page, so there is none.
+fn no_token(token: Option<&str>) -> Result<(), ControlError> {
+    match token {
+        None | Some("") => Ok(()),
+        Some(_) => Err(ControlError::InvalidArgument(
+            "The NextToken is not one of ours.".to_owned(),
+        )),
     }
 }
 
@@ -83,8 +142,8 @@ impl Handle<op::TagStream> for VideoStreams {
     async fn handle(&self, request: Request<TagStreamInput>) -> Result<Reply<TagStreamOutput>, ApiError> {
         let input = request.input;
         let (name, arn) = (input.stream_name.as_ref(), input.stream_arn.as_ref());
-        self.add_tags(&request.context, Target { name, arn }, input.tags)
-            .await?;
+        let target = Target::stream(&self.inner, &request.context, name, arn)?;
+        target.add(&self.inner, input.tags).await?;
         Ok(TagStreamOutput {}.into())
     }
 }
@@ -93,8 +152,8 @@ impl Handle<op::UntagStream> for VideoStreams {
     async fn handle(&self, request: Request<UntagStreamInput>) -> Result<Reply<UntagStreamOutput>, ApiError> {
         let input = request.input;
         let (name, arn) = (input.stream_name.as_ref(), input.stream_arn.as_ref());
-        self.remove_tags(&request.context, Target { name, arn }, input.tag_key_list)
-            .await?;
+        let target = Target::stream(&self.inner, &request.context, name, arn)?;
+        target.remove(&self.inner, &input.tag_key_list).await?;
         Ok(UntagStreamOutput {}.into())
     }
 }
@@ -106,9 +165,9 @@ impl Handle<op::ListTagsForStream> for VideoStreams {
     ) -> Result<Reply<ListTagsForStreamOutput>, ApiError> {
         let input = request.input;
         let (name, arn) = (input.stream_name.as_ref(), input.stream_arn.as_ref());
-        let tags = Some(self.tags(&request.context, &Target { name, arn })?);
-        // All tags of a stream fit one page.
-        let next_token = None;
+        let target = Target::stream(&self.inner, &request.context, name, arn)?;
+        no_token(input.next_token.as_deref())?;
+        let (tags, next_token) = (Some(target.tags()), None);
         Ok(ListTagsForStreamOutput { next_token, tags }.into())
     }
 }
@@ -116,10 +175,9 @@ impl Handle<op::ListTagsForStream> for VideoStreams {
 impl Handle<op::TagResource> for VideoStreams {
     async fn handle(&self, request: Request<TagResourceInput>) -> Result<Reply<TagResourceOutput>, ApiError> {
         let input = request.input;
-        let arn = Some(&input.resource_arn);
+        let target = Target::any(&self.inner, &request.context, &input.resource_arn).await?;
         let tags = input.tags.into_iter().map(|tag| (tag.key, tag.value));
-        self.add_tags(&request.context, Target { name: None, arn }, tags)
-            .await?;
+        target.add(&self.inner, tags.collect()).await?;
         Ok(TagResourceOutput {}.into())
     }
 }
@@ -127,9 +185,8 @@ impl Handle<op::TagResource> for VideoStreams {
 impl Handle<op::UntagResource> for VideoStreams {
     async fn handle(&self, request: Request<UntagResourceInput>) -> Result<Reply<UntagResourceOutput>, ApiError> {
         let input = request.input;
-        let arn = Some(&input.resource_arn);
-        self.remove_tags(&request.context, Target { name: None, arn }, input.tag_key_list)
-            .await?;
+        let target = Target::any(&self.inner, &request.context, &input.resource_arn).await?;
+        target.remove(&self.inner, &input.tag_key_list).await?;
         Ok(UntagResourceOutput {}.into())
     }
 }
@@ -140,9 +197,9 @@ impl Handle<op::ListTagsForResource> for VideoStreams {
         request: Request<ListTagsForResourceInput>,
     ) -> Result<Reply<ListTagsForResourceOutput>, ApiError> {
         let input = request.input;
-        let arn = Some(&input.resource_arn);
-        let tags = Some(self.tags(&request.context, &Target { name: None, arn })?);
-        let next_token = None;
+        let target = Target::any(&self.inner, &request.context, &input.resource_arn).await?;
+        no_token(input.next_token.as_deref())?;
+        let (tags, next_token) = (Some(target.tags()), None);
         Ok(ListTagsForResourceOutput { next_token, tags }.into())
     }
 }
