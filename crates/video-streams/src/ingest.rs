@@ -2,6 +2,8 @@
 
 pub mod acks;
 mod fingerprint;
+pub mod in_band;
+pub mod leniency;
 mod put_media;
 pub mod rules;
 pub mod session;

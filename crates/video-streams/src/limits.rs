@@ -14,6 +14,25 @@ pub const FRAGMENT_FRAMES: usize = 60_000;
 /// ack error 4002.
 pub const FRAGMENT_DURATION_MS: i64 = 20_000;
 
+/// Shortest and longest that a stream's tag may set [`FRAGMENT_DURATION_MS`] to. Ours: AWS asks for fragments of a second or
+/// more; two minutes hold any camera's longest interval between key frames. With a timecode scale of a millisecond
+/// Matroska itself ends a cluster after 32.767 s.
+pub const FRAGMENT_DURATION_MS_MIN: i64 = 1_000;
+/// See [`FRAGMENT_DURATION_MS_MIN`].
+pub const FRAGMENT_DURATION_MS_MAX: i64 = 120_000;
+
+/// First bytes of a fragment that are looked into for codec private data which the header lacks. Ours.
+pub const IN_BAND_BYTES: usize = 256 * 1024;
+
+/// Fragments of a connection whose first frames are looked into for that. Ours.
+pub const IN_BAND_FRAGMENTS: u32 = 3;
+
+/// Characters of a codec's name in a log line. AWS: producers send 32 at most.
+pub const LOGGED_CHARS: usize = 32;
+
+/// Streams of which the metrics page shows what was measured; those that produce come before those that do not. Ours.
+pub const MEASURED_STREAMS: usize = 500;
+
 /// Tracks of one request. AWS: 3; ack error 4012.
 pub const TRACKS: usize = 3;
 
@@ -30,7 +49,7 @@ pub const TAG_VALUE_BYTES: usize = 256;
 pub const CONNECTION_DURATION: Duration = Duration::from_secs(45 * 60);
 
 /// A connection that is past [`CONNECTION_DURATION`] and has not reached a fragment's end after this is cut in the middle
-/// of it. Ours: twice the longest fragment.
+/// of it; more where the stream takes longer fragments. Ours: twice the longest fragment.
 pub const CONNECTION_GRACE: Duration = Duration::from_secs(40);
 
 /// PutMedia connections of one stream unless configured. AWS says 1 and, on an older page, 5 "to allow for streaming token

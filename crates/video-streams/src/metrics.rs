@@ -1,10 +1,18 @@
-//! What this room counts. Labels are few and fixed: no stream names, since a server may have ten thousand.
+//! What this room counts. Labels are few and fixed: a server may have ten thousand streams, so that only what was measured
+//! of a stream names it, and only for [`limits::MEASURED_STREAMS`] of them.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use base::ResourceName;
 use base::metrics::{Histogram, IntCounter, IntCounterVec, IntGaugeVec, MetricError, Metrics};
 
+use parking_lot::Mutex;
+
 use crate::ingest::acks::{Ack, AckError};
+use crate::ingest::leniency::Leniency;
+use crate::limits;
 use crate::state::ConnectionKind;
 
 /// The metrics of the room. Cheap to clone.
@@ -21,6 +29,11 @@ pub struct VideoMetrics {
     lag: Histogram,
     dropped_behind: IntCounter,
     trimmed: IntCounter,
+    lenient: IntCounterVec,
+    fragment_ms: IntGaugeVec,
+    key_interval_ms: IntGaugeVec,
+    /// Streams with series of their own, and the connections that measure them.
+    measured: Arc<Mutex<BTreeMap<ResourceName, usize>>>,
 }
 
 impl VideoMetrics {
@@ -72,10 +85,29 @@ impl VideoMetrics {
                 "sightglass_video_trimmed_fragments_total",
                 "Fragments deleted by retention.",
             )?,
+            lenient: metrics.counter(
+                "sightglass_video_lenient_total",
+                "Fragments, clusters and tracks that were taken because a stream's tags relax a rule.",
+                &["kind"],
+            )?,
+            fragment_ms: metrics.gauge(
+                "sightglass_video_fragment_duration_milliseconds",
+                "Length of a stream's last fragment.",
+                &["account", "region", "stream"],
+            )?,
+            key_interval_ms: metrics.gauge(
+                "sightglass_video_key_frame_interval_milliseconds",
+                "Between the last two key frames of a stream's first video track.",
+                &["account", "region", "stream"],
+            )?,
+            measured: Arc::default(),
         };
         // A series that exists from the start can be alerted on.
         for error in AckError::ALL {
             made.errors.with_label_values(&[error.code()]);
+        }
+        for leniency in Leniency::ALL {
+            made.lenient.with_label_values(&[leniency.name()]);
         }
         Ok(made)
     }
@@ -125,5 +157,71 @@ impl VideoMetrics {
 
     pub(crate) fn trimmed(&self, fragments: u64) {
         self.trimmed.inc_by(fragments);
+    }
+
+    pub(crate) fn lenient(&self, leniency: Leniency) {
+        self.lenient.with_label_values(&[leniency.name()]).inc();
+    }
+
+    /// Series for what a connection measures of its stream; `None` when as many streams as are shown are producing.
+    pub(crate) fn measure(&self, stream: &ResourceName) -> Option<Measured> {
+        let mut measured = self.measured.lock();
+        if !measured.contains_key(stream) && measured.len() >= limits::MEASURED_STREAMS {
+            let idle = measured.iter().find(|(_, connections)| **connections == 0);
+            let idle = idle.map(|(name, _)| name.clone())?;
+            measured.remove(&idle);
+            self.remove_series(&idle);
+        }
+        *measured.entry(stream.clone()).or_default() += 1;
+        Some(Measured {
+            metrics: self.clone(),
+            stream: stream.clone(),
+        })
+    }
+
+    /// The stream is gone.
+    pub(crate) fn forget(&self, stream: &ResourceName) {
+        if self.measured.lock().remove(stream).is_some() {
+            self.remove_series(stream);
+        }
+    }
+
+    fn remove_series(&self, stream: &ResourceName) {
+        let account = stream.account.to_string();
+        let labels = [&*account, stream.region.as_str(), &*stream.name];
+        // There is no series where nothing was measured yet.
+        let _ = self.fragment_ms.remove_label_values(&labels);
+        let _ = self.key_interval_ms.remove_label_values(&labels);
+    }
+}
+
+/// The series of a stream while a connection measures it. They stay when it is dropped, until their place is needed.
+pub(crate) struct Measured {
+    metrics: VideoMetrics,
+    stream: ResourceName,
+}
+
+impl Measured {
+    /// A fragment is whole.
+    pub fn fragment(&self, length_ms: u64, key_interval_ms: Option<i64>) {
+        let measured = self.metrics.measured.lock();
+        if !measured.contains_key(&self.stream) {
+            return;
+        }
+        let account = self.stream.account.to_string();
+        let labels = [&*account, self.stream.region.as_str(), &*self.stream.name];
+        let length_ms = i64::try_from(length_ms).unwrap_or(i64::MAX);
+        self.metrics.fragment_ms.with_label_values(&labels).set(length_ms);
+        if let Some(interval_ms) = key_interval_ms {
+            self.metrics.key_interval_ms.with_label_values(&labels).set(interval_ms);
+        }
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        if let Some(connections) = self.metrics.measured.lock().get_mut(&self.stream) {
+            *connections = connections.saturating_sub(1);
+        }
     }
 }

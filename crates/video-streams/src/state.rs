@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 use storage::{MediaStore, StreamId};
+use tokio::sync::watch;
 
 use crate::live::Hub;
 use crate::metrics::VideoMetrics;
@@ -48,6 +49,8 @@ pub struct StreamState {
     puts: AtomicUsize,
     gets: AtomicUsize,
     lists: AtomicUsize,
+    /// Counts the connections that ended those before them.
+    newest: watch::Sender<u64>,
 }
 
 impl std::fmt::Debug for StreamState {
@@ -83,6 +86,7 @@ impl StreamState {
             puts: AtomicUsize::new(0),
             gets: AtomicUsize::new(0),
             lists: AtomicUsize::new(0),
+            newest: watch::Sender::new(0),
         })
     }
 
@@ -143,6 +147,16 @@ impl StreamState {
                 metrics: metrics.clone(),
             }
         })
+    }
+
+    /// Ends the PutMedia connections that [watch](StreamState::watch_newest) for it.
+    pub fn supersede(&self) {
+        self.newest.send_modify(|count| *count += 1);
+    }
+
+    /// Changes when a connection that comes after this call ends those before it.
+    pub fn watch_newest(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
     }
 
     /// Open connections of a kind.

@@ -129,6 +129,7 @@ impl Handle<op::DeleteStream> for VideoStreams {
                 .await?;
             inner.streams.remove(&state.arn);
         }
+        inner.metrics.forget(&state.arn.name);
         // What a crash leaves of these counts as none.
         inner.edges.change(&state.arn, |_| Ok(None)).await?;
         // Producers get 4008 and readers see the end before the fragments go.

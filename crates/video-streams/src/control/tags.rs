@@ -15,6 +15,8 @@ use super::channels::record::{ChannelArn, ChannelRecord};
 use super::{channels, resolve};
 use crate::VideoStreams;
 use crate::error::ControlError;
+use crate::ingest::leniency::IngestSettings;
+use crate::ingest::rules::RuleLimits;
 use crate::limits;
 use crate::records::{MAX_BYTES_TAG, StreamRecord};
 use crate::retention;
@@ -28,6 +30,8 @@ const RESERVED: &str = "aws:";
 /// Refuses tags of a stream that mean a setting and have no legal value, and more of them than a stream may have.
 pub(super) fn check(tags: &BTreeMap<String, String>) -> Result<(), ControlError> {
     check_channel(tags)?;
+    let ingest = IngestSettings::from_tags(tags, RuleLimits::default());
+    ingest.map_err(|invalid| ControlError::InvalidArgument(invalid.to_string()))?;
     match tags.get(MAX_BYTES_TAG) {
         Some(value) if value.parse::<u64>().is_err() => Err(ControlError::InvalidArgument(format!(
             "The tag {MAX_BYTES_TAG} is {value:?}; it is a number of bytes, e.g. 50000000000."

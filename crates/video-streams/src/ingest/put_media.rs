@@ -5,8 +5,10 @@ use wire::kinesisvideo_media::{FragmentTimecodeType, PutMediaInput, PutMediaOutp
 
 use crate::VideoStreams;
 use crate::error::MediaError;
+use crate::ingest::leniency::IngestSettings;
 use crate::ingest::rules::Timecodes;
 use crate::ingest::session::{self, SessionContext};
+use crate::limits;
 use crate::media;
 use crate::state::ConnectionKind;
 
@@ -26,14 +28,27 @@ impl Handle<op::PutMedia> for VideoStreams {
         let body = request
             .body
             .ok_or_else(|| MediaError::InvalidArgument("PutMedia has a body.".to_owned()))?;
-        let limit = inner.settings.put_connections;
+        let settings = IngestSettings::from_tags(&stream.record().tags, inner.settings.rules);
+        let settings = settings.unwrap_or_else(|error| {
+            tracing::warn!(stream = %stream.arn, %error, "the stream's settings are left aside");
+            IngestSettings::plain(inner.settings.rules)
+        });
+        // Where the newest wins, those before it are about to end.
+        let limit = match settings.newest_wins {
+            true => inner.settings.put_connections.max(limits::PUT_CONNECTIONS),
+            false => inner.settings.put_connections,
+        };
         let connection = stream.connect(ConnectionKind::Put, limit, &inner.metrics);
+        let connection = connection.ok_or(MediaError::ConnectionLimit { limit })?;
+        if settings.newest_wins {
+            stream.supersede();
+        }
         let context = SessionContext {
-            connection: connection.ok_or(MediaError::ConnectionLimit { limit })?,
+            connection,
             clock: inner.clock.clone(),
             metrics: inner.metrics.clone(),
             timecodes,
-            rules: inner.settings.rules,
+            settings,
             acks: input.fragment_acknowledgment_required.unwrap_or(true),
             sweep: inner.sweep.clone(),
             request_id: request.context.request_id.clone(),

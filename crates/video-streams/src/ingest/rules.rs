@@ -4,7 +4,8 @@
 //!
 //! Decisions, where AWS's documents disagree or are silent:
 //! - A second EBML header in one body completes the fragment before it and is then refused (4006: "more than one segment").
-//! - A cluster whose timecode equals its predecessor's is refused (4004), like one that goes backwards.
+//! - A cluster whose timecode equals its predecessor's is refused (4004), like one that goes backwards; see [`Backwards`] for
+//!   streams that take it. Numbers of fragments increase all the same.
 //! - Tags before the first cluster are not counted as metadata of a fragment; the end-of-fragment tag is.
 //! - Bytes between an end-of-fragment tag and the next cluster are stored in front of that cluster.
 //! - `Tags` that stand before `Tracks` are repeated with the first fragment alone, as in AWS's captured answers.
@@ -12,10 +13,12 @@
 
 use base::Timestamp;
 use bytes::{Bytes, BytesMut};
-use matroska::{Block, Event, Track, Tracks};
+use matroska::{Block, Event, Track, TrackKind, Tracks};
 
 use crate::ingest::acks::AckError;
 use crate::ingest::fingerprint::fingerprint;
+use crate::ingest::in_band::{InBand, LookOut};
+use crate::ingest::leniency::Leniency;
 use crate::limits;
 use crate::media::document;
 
@@ -47,13 +50,29 @@ impl Timecodes {
     }
 }
 
-/// Limits that the operator may set; the others are constants of [`crate::limits`].
+/// What happens to a cluster whose timecode is not above that of the one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backwards {
+    /// It is refused: 4004.
+    #[default]
+    Refuse,
+    /// It is taken; its producer timestamp is what the timecode says.
+    Accept,
+    /// It is taken; its producer timestamp is where the fragment before ended, and those after it keep their distance.
+    Continue,
+}
+
+/// Limits that the operator or a stream's tags may set; the others are constants of [`crate::limits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuleLimits {
     /// See [`limits::FRAGMENT_BYTES`].
     pub fragment_bytes: u64,
     /// See [`limits::FRAGMENT_DURATION_MS`].
     pub fragment_duration_ms: i64,
+    /// A fragment may lack frames of some declared tracks, though not of all.
+    pub allow_missing_tracks: bool,
+    /// What happens to timecodes that do not increase.
+    pub backwards: Backwards,
 }
 
 impl Default for RuleLimits {
@@ -61,6 +80,8 @@ impl Default for RuleLimits {
         RuleLimits {
             fragment_bytes: limits::FRAGMENT_BYTES,
             fragment_duration_ms: limits::FRAGMENT_DURATION_MS,
+            allow_missing_tracks: false,
+            backwards: Backwards::Refuse,
         }
     }
 }
@@ -115,8 +136,40 @@ pub struct Complete {
     pub scale_ns: u64,
     /// Bytes that were handed on.
     pub bytes: u64,
+    /// Milliseconds between the last two key frames of the first video track; they may lie in two fragments.
+    pub key_interval_ms: Option<i64>,
     /// See [`fingerprint`].
     pub tracks_hash: u64,
+}
+
+/// What was measured of the fragment that came last, whole or not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// From the cluster's timecode to the latest start of a frame, a refused one included.
+    pub span_ms: i64,
+    /// How long it might have been.
+    pub limit_ms: i64,
+    /// Between the last two key frames of the first video track.
+    pub key_interval_ms: Option<i64>,
+    /// From the last key frame of that track to the end of the span.
+    pub since_key_ms: Option<i64>,
+    /// Of that track.
+    pub frames_per_second: Option<f64>,
+    /// The timecode of the last cluster, and of the one before.
+    pub timecodes: (Option<u64>, Option<u64>),
+    /// The declared tracks.
+    pub tracks: Vec<TrackReport>,
+}
+
+/// A track of a [`Report`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrackReport {
+    /// Its number.
+    pub number: u64,
+    /// Its codec.
+    pub codec_id: String,
+    /// Its frames in the fragment.
+    pub frames: u64,
 }
 
 #[derive(Debug)]
@@ -144,6 +197,7 @@ struct Open {
     spans: Vec<Span>,
     tags: usize,
     ends: bool,
+    producer_timestamp: Timestamp,
 }
 
 /// The frames of one track in a fragment.
@@ -175,6 +229,23 @@ pub struct Rules {
     /// Of the bytes that the pending cluster holds, those in front of it.
     prefix_bytes: u64,
     refused_timecode: Option<u64>,
+    /// The timecode before `previous`.
+    before: Option<u64>,
+    /// How much later fragments are taken to be than their timecodes say.
+    shift_ms: i64,
+    /// Where the fragment before ended, as taken.
+    end: Option<Timestamp>,
+    /// Milliseconds from the cluster's timecode to the latest frame.
+    reached_ms: i64,
+    /// The frames of the fragment that was closed last.
+    closed: Vec<Span>,
+    /// Index of the first video track.
+    video: Option<usize>,
+    /// The last key frame of that track.
+    key_ms: Option<i64>,
+    key_interval_ms: Option<i64>,
+    taken: Vec<Leniency>,
+    look_out: LookOut,
 }
 
 impl Rules {
@@ -195,6 +266,16 @@ impl Rules {
             between_tags: 0,
             prefix_bytes: 0,
             refused_timecode: None,
+            before: None,
+            shift_ms: 0,
+            end: None,
+            reached_ms: 0,
+            closed: Vec::new(),
+            video: None,
+            key_ms: None,
+            key_interval_ms: None,
+            taken: Vec::new(),
+            look_out: LookOut::default(),
         }
     }
 
@@ -208,7 +289,50 @@ impl Rules {
         self.refused_timecode
     }
 
-    /// Takes the next event. After an error the machine must not be used again.
+    /// Which rules were relaxed since the last call, one entry for each time.
+    pub fn take_leniencies(&mut self) -> Vec<Leniency> {
+        std::mem::take(&mut self.taken)
+    }
+
+    /// Tracks without codec private data that were decided since the last call.
+    pub fn take_in_band(&mut self) -> Vec<InBand> {
+        self.look_out.take()
+    }
+
+    /// What was measured last. May be called after an error.
+    pub fn report(&self) -> Report {
+        let spans = match &self.section {
+            Section::Open(open) => &open.spans,
+            _ => &self.closed,
+        };
+        let tracks = self.tracks.iter().flat_map(|tracks| tracks.iter()).enumerate();
+        let tracks = tracks.map(|(index, track)| TrackReport {
+            number: track.number,
+            codec_id: readable(&track.codec_id),
+            frames: spans.get(index).map_or(0, |span| span.frames),
+        });
+        let video = self.video.and_then(|index| spans.get(index));
+        let cluster_ms = self.millis(
+            self.previous
+                .and_then(|timecode| i64::try_from(timecode).ok())
+                .unwrap_or(0),
+        );
+        let end_ms = cluster_ms.saturating_add(self.reached_ms);
+        Report {
+            span_ms: self.reached_ms,
+            limit_ms: self.limits.fragment_duration_ms,
+            key_interval_ms: self.key_interval_ms,
+            since_key_ms: self.key_ms.map(|key_ms| end_ms.saturating_sub(key_ms)),
+            frames_per_second: video.and_then(|span| span.frames_per_second(self.scale_ns)),
+            timecodes: match self.refused_timecode {
+                Some(refused) => (Some(refused), self.previous),
+                None => (self.previous, self.before),
+            },
+            tracks: tracks.collect(),
+        }
+    }
+
+    /// Takes the next event. After an error the machine must not be used again, except for [`Rules::report`].
     pub fn on(&mut self, event: Event) -> Result<Option<Step>, AckError> {
         match event {
             Event::Data(bytes) => self.data(bytes),
@@ -255,6 +379,7 @@ impl Rules {
                 if open.bytes > self.limits.fragment_bytes {
                     return Err(AckError::FragmentSize);
                 }
+                self.look_out.data(&bytes);
                 Ok(Some(Step::Media(bytes)))
             }
             Section::Between => {
@@ -287,6 +412,8 @@ impl Rules {
         if tracks.is_empty() || !matches!(self.section, Section::Header(_)) {
             return Err(AckError::InvalidMkv);
         }
+        self.video = tracks.iter().position(|track| track.kind == TrackKind::Video);
+        self.look_out = LookOut::new(&tracks);
         self.tracks_hash = fingerprint(&tracks);
         self.tracks = Some(tracks);
         Ok(())
@@ -317,12 +444,12 @@ impl Rules {
         };
         let (first, bytes) = (std::mem::take(held), *bytes as u64);
         self.refused_timecode = Some(timecode);
-        if self.previous.is_some_and(|previous| timecode <= previous) {
-            return Err(AckError::TimecodeNotGreater);
-        }
-        let producer_timestamp = self.timecodes.producer_timestamp(timecode, self.scale_ns)?;
+        let producer_timestamp = self.producer_timestamp(timecode)?;
         self.refused_timecode = None;
-        self.previous = Some(timecode);
+        self.before = self.previous.replace(timecode);
+        self.reached_ms = 0;
+        self.look_out.begin();
+        first.iter().for_each(|bytes| self.look_out.data(bytes));
         self.section = Section::Open(Box::new(Open {
             bytes,
             prefix: std::mem::take(&mut self.prefix_bytes),
@@ -330,6 +457,7 @@ impl Rules {
             spans: vec![Span::default(); self.tracks.as_ref().map_or(0, |tracks| tracks.len())],
             tags: std::mem::take(&mut self.between_tags),
             ends: false,
+            producer_timestamp,
         }));
         let header = self.header.clone();
         if let Some(repeated) = self.repeated.take() {
@@ -343,6 +471,23 @@ impl Rules {
         }))
     }
 
+    /// When a fragment of that timecode was made.
+    fn producer_timestamp(&mut self, timecode: u64) -> Result<Timestamp, AckError> {
+        let sent = self.timecodes.producer_timestamp(timecode, self.scale_ns)?;
+        if self.previous.is_some_and(|previous| timecode <= previous) {
+            match (self.limits.backwards, self.end) {
+                (Backwards::Refuse, _) => return Err(AckError::TimecodeNotGreater),
+                (Backwards::Continue, Some(end)) => self.shift_ms = end.millis().saturating_sub(sent.millis()),
+                (Backwards::Accept | Backwards::Continue, _) => {}
+            }
+            self.taken.push(Leniency::Timecodes);
+        }
+        let shifted = sent.millis().saturating_add(self.shift_ms);
+        let legal = (0..=LAST_TIMESTAMP_MS).contains(&i128::from(shifted));
+        let timestamp = legal.then_some(Timestamp::from_millis(shifted));
+        timestamp.ok_or(AckError::InvalidProducerTimestamp)
+    }
+
     fn block_start(&mut self, block: &Block) -> Result<(), AckError> {
         let Section::Open(open) = &self.section else {
             return Err(AckError::InvalidMkv);
@@ -350,11 +495,12 @@ impl Rules {
         if self.track(block.track).is_none() {
             return Err(AckError::TrackNumberMismatch);
         }
-        if self.millis(i64::from(block.relative_time)) > self.limits.fragment_duration_ms {
-            return Err(AckError::FragmentDuration);
-        }
         if open.frames.len() >= limits::FRAGMENT_FRAMES {
             return Err(AckError::FragmentSize);
+        }
+        self.reached_ms = self.reached_ms.max(self.millis(i64::from(block.relative_time)));
+        if self.reached_ms > self.limits.fragment_duration_ms {
+            return Err(AckError::FragmentDuration);
         }
         Ok(())
     }
@@ -364,8 +510,9 @@ impl Rules {
         let Section::Open(open) = &mut self.section else {
             return Err(AckError::InvalidMkv);
         };
+        let offset = open.prefix + block.payload_offset;
         open.frames.push(FrameEntry {
-            offset: open.prefix + block.payload_offset,
+            offset,
             length: block.payload_len,
             time: block.relative_time,
             track: block.track,
@@ -373,6 +520,13 @@ impl Rules {
         });
         if let Some(span) = open.spans.get_mut(index) {
             span.add(i64::from(block.relative_time), block.duration);
+        }
+        self.look_out.frame(block, offset);
+        if block.key && self.video == Some(index) {
+            let time_ms = self.millis(block.time);
+            let before = self.key_ms.replace(time_ms);
+            let interval = before.map(|before| time_ms.saturating_sub(before));
+            self.key_interval_ms = interval.filter(|interval| *interval > 0).or(self.key_interval_ms);
         }
         Ok(())
     }
@@ -408,18 +562,33 @@ impl Rules {
         let Section::Open(open) = std::mem::replace(&mut self.section, next) else {
             return Ok(None);
         };
-        if open.spans.iter().any(|span| span.frames == 0) {
-            return Err(AckError::FramesMissing);
+        self.closed = open.spans;
+        let silent = self.closed.iter().filter(|span| span.frames == 0).count();
+        if silent > 0 {
+            if !self.limits.allow_missing_tracks || silent == self.closed.len() {
+                return Err(AckError::FramesMissing);
+            }
+            self.taken.push(Leniency::MissingTracks);
+        }
+        if self.reached_ms > limits::FRAGMENT_DURATION_MS {
+            self.taken.push(Leniency::FragmentDuration);
         }
         let tracks = self.tracks.iter().flat_map(|tracks| tracks.iter());
         let ends = tracks
-            .zip(&open.spans)
+            .zip(&self.closed)
+            .filter(|(_, span)| span.frames > 0)
             .map(|(track, span)| span.end_ns(track, self.scale_ns));
         let length_ns = ends.max().unwrap_or(0).max(0);
+        let length_ms = u64::try_from((length_ns + 500_000) / 1_000_000).unwrap_or(u64::MAX);
+        // Two fragments never begin at one moment because the first has no length.
+        let lasts_ms = i64::try_from(length_ms).unwrap_or(i64::MAX).max(1);
+        let end = open.producer_timestamp.millis().saturating_add(lasts_ms);
+        self.end = Some(Timestamp::from_millis(end));
         Ok(Some(Step::Complete(Complete {
-            length_ms: u64::try_from((length_ns + 500_000) / 1_000_000).unwrap_or(u64::MAX),
+            length_ms,
             scale_ns: self.scale_ns,
             bytes: open.bytes,
+            key_interval_ms: self.key_interval_ms,
             tracks_hash: self.tracks_hash,
             frames: open.frames,
         })))
@@ -436,6 +605,12 @@ impl Rules {
     }
 }
 
+/// A producer's text as it may stand in a log line.
+pub(super) fn readable(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { '?' } else { c };
+    text.chars().take(limits::LOGGED_CHARS).map(plain).collect()
+}
+
 impl Span {
     fn add(&mut self, time: i64, duration: Option<u64>) {
         (self.first, self.last) = match self.frames {
@@ -446,6 +621,14 @@ impl Span {
             self.last_duration = duration;
         }
         self.frames += 1;
+    }
+
+    /// By the distance between its first and its last frame.
+    fn frames_per_second(&self, scale_ns: u64) -> Option<f64> {
+        let units = u32::try_from(self.last - self.first).ok().filter(|units| *units > 0)?;
+        let frames = u32::try_from(self.frames.checked_sub(1)?).ok()?;
+        let rate = f64::from(frames) * 1e9 / (f64::from(units) * scale_ns as f64);
+        Some((rate * 100.0).round() / 100.0)
     }
 
     /// Where the track's last frame ends: its start and its duration, which is the block's, else the track's default,

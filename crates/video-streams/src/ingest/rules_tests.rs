@@ -296,3 +296,188 @@ proptest! {
         prop_assert!(last == "end" || last.starts_with("error 40"), "{last}");
     }
 }
+
+/// The machine after a body, how it ended, and which rules were relaxed for it.
+fn relaxed(body: Body, limits: RuleLimits) -> (Rules, Result<Vec<Timestamp>, AckError>, Vec<Leniency>) {
+    let mut reader = Reader::new(Limits::default());
+    reader.push(body.bytes());
+    reader.finish();
+    let mut rules = Rules::new(Timecodes::Absolute, limits);
+    let mut begun = Vec::new();
+    let outcome = (|| {
+        while let Some(event) = reader.next().map_err(|_| AckError::InvalidMkv)? {
+            if let Some(Step::Begin(begin)) = rules.on(event)? {
+                begun.push(begin.producer_timestamp);
+            }
+        }
+        rules.finish().map(|_| begun)
+    })();
+    let leniencies = rules.take_leniencies();
+    (rules, outcome, leniencies)
+}
+
+#[test]
+fn a_stream_may_take_longer_fragments_than_aws_or_shorter_ones_only() {
+    let lasting = |fragment_duration_ms, last| {
+        let limits = RuleLimits {
+            fragment_duration_ms,
+            ..RuleLimits::default()
+        };
+        let (_, outcome, leniencies) = relaxed(Body::new(&[1]).cluster(5).frame(1, 0).frame(1, last), limits);
+        (outcome.map(|_| ()), leniencies)
+    };
+    assert_eq!(lasting(60_000, 30_000), (Ok(()), vec![Leniency::FragmentDuration]));
+    assert_eq!(lasting(60_000, 20_000), (Ok(()), vec![]), "as AWS would");
+    assert_eq!(lasting(10_000, 10_000), (Ok(()), vec![]));
+    assert_eq!(lasting(10_000, 10_001), (Err(AckError::FragmentDuration), vec![]));
+}
+
+#[test]
+fn a_stream_may_take_fragments_that_lack_a_track_but_not_empty_ones() {
+    let limits = RuleLimits {
+        allow_missing_tracks: true,
+        ..RuleLimits::default()
+    };
+    let body = || Body::new(&[1, 2]).cluster(5);
+    let (_, outcome, leniencies) = relaxed(body().frame(2, 0).frame(2, 40), limits);
+    assert!(outcome.is_ok());
+    assert_eq!(leniencies, [Leniency::MissingTracks]);
+    let (_, outcome, leniencies) = relaxed(body().frame(1, 0).frame(2, 40), limits);
+    assert!(outcome.is_ok() && leniencies.is_empty());
+    let (_, outcome, _) = relaxed(body(), limits);
+    assert_eq!(outcome.err(), Some(AckError::FramesMissing));
+    // The default duration of a track without frames does not make the fragment longer.
+    let mut silent = crate::testing::track(2);
+    silent.default_duration_ns = Some(5_000_000_000);
+    let header = matroska::writer::header(
+        &matroska::writer::StreamInfo::default(),
+        &[crate::testing::track(1), silent],
+    );
+    let body = Body(BytesMut::from(&header[..])).cluster(0).frame(1, 0).frame(1, 40);
+    let (told, _) = judge(&body.bytes(), Timecodes::Absolute, limits, &[usize::MAX]);
+    assert_eq!(told[1], "complete 80 ms, 2 frames, 1 key");
+}
+
+#[test]
+fn a_stream_may_take_timecodes_that_go_back_as_they_are_or_go_on_from_the_fragment_before() {
+    let body = || {
+        let whole = |body: Body, timecode| body.cluster(timecode).frame(1, 0).frame(1, 40);
+        [1000, 1000, 500, 600].into_iter().fold(Body::new(&[1]), whole)
+    };
+    let begun = |backwards| {
+        let limits = RuleLimits {
+            backwards,
+            ..RuleLimits::default()
+        };
+        let (_, outcome, leniencies) = relaxed(body(), limits);
+        let begun = outcome.map(|begun| begun.iter().map(|at| at.millis()).collect::<Vec<_>>());
+        (begun, leniencies)
+    };
+    let twice = vec![Leniency::Timecodes; 2];
+    assert_eq!(begun(Backwards::Refuse), (Err(AckError::TimecodeNotGreater), vec![]));
+    assert_eq!(
+        begun(Backwards::Accept),
+        (Ok(vec![1000, 1000, 500, 600]), twice.clone())
+    );
+    // Each fragment lasts 80 ms; the last keeps its distance to the one before.
+    assert_eq!(begun(Backwards::Continue), (Ok(vec![1000, 1080, 1160, 1260]), twice));
+}
+
+#[test]
+fn timecodes_that_go_back_never_lead_out_of_time() {
+    let limits = RuleLimits {
+        backwards: Backwards::Continue,
+        ..RuleLimits::default()
+    };
+    let last = 253_402_300_799_999;
+    let body = Body::new(&[1])
+        .cluster(last)
+        .frame(1, 0)
+        .frame(1, 40)
+        .cluster(5)
+        .frame(1, 0);
+    let (_, outcome, _) = relaxed(body, limits);
+    assert_eq!(outcome.err(), Some(AckError::InvalidProducerTimestamp));
+}
+
+#[test]
+fn a_report_says_what_was_measured_up_to_the_frame_that_was_refused() {
+    let second = Body::new(&[1, 2])
+        .cluster(1000)
+        .frame(1, 0)
+        .frame(2, 10)
+        .frame(1, 5000)
+        .cluster(11_000)
+        .frame(1, 0)
+        .frame(1, 10_000);
+    let (rules, outcome, _) = relaxed(second.frame(1, 20_500), RuleLimits::default());
+    assert_eq!(outcome.err(), Some(AckError::FragmentDuration));
+    let report = rules.report();
+    assert_eq!((report.span_ms, report.limit_ms), (20_500, 20_000));
+    assert_eq!(
+        (report.key_interval_ms, report.since_key_ms),
+        (Some(10_000), Some(20_500))
+    );
+    assert_eq!(report.frames_per_second, Some(0.1));
+    assert_eq!(report.timecodes, (Some(11_000), Some(1000)));
+    let frames: Vec<_> = report.tracks.iter().map(|track| (track.number, track.frames)).collect();
+    assert_eq!(frames, [(1, 2), (2, 0)]);
+    let back = Body::new(&[1]).cluster(9).frame(1, 0).cluster(4).frame(1, 0);
+    let (rules, _, _) = relaxed(back, RuleLimits::default());
+    assert_eq!(rules.report().timecodes, (Some(4), Some(9)));
+}
+
+#[test]
+fn what_a_header_lacks_is_found_in_the_first_frames_whatever_the_pieces() {
+    let mut bare = crate::testing::track(1);
+    bare.codec_private = Bytes::new();
+    let header = matroska::writer::header(
+        &matroska::writer::StreamInfo::default(),
+        &[bare, crate::testing::track(2)],
+    );
+    let body = |frame: &[u8]| {
+        let mut body = Body(BytesMut::from(&header[..]));
+        for timecode in 0..5 {
+            body = body.cluster(timecode).frame(2, 0);
+            matroska::writer::put_simple_block_head(&mut body.0, 1, 0, true, frame.len());
+            body = body.raw(frame);
+        }
+        body.bytes()
+    };
+    let found = |body: &Bytes, size: usize| {
+        let mut reader = Reader::new(Limits::default());
+        let mut rules = Rules::new(Timecodes::Absolute, RuleLimits::default());
+        for piece in body.chunks(size) {
+            reader.push(Bytes::copy_from_slice(piece));
+            while let Some(event) = reader.next().unwrap() {
+                rules.on(event).unwrap();
+            }
+        }
+        rules.take_in_band()
+    };
+    let sets = body(&[0, 0, 0, 1, 0x67, 1, 2, 0, 0, 0, 1, 0x68, 3, 0, 0, 1, 0x65, 4]);
+    let nothing = body(&[0, 0, 0, 1, 0x65, 1, 2]);
+    for size in [1, 7, usize::MAX] {
+        let [in_band] = &found(&sets, size)[..] else {
+            panic!("one track lacks its codec private data")
+        };
+        assert_eq!(
+            (in_band.track, in_band.source),
+            (1, Some("the SPS and PPS in its first frame"))
+        );
+        let [in_band] = &found(&nothing, size)[..] else {
+            panic!("said once, after three fragments")
+        };
+        assert_eq!((in_band.track, in_band.source), (1, None));
+    }
+}
+
+#[test]
+fn a_producer_s_words_cannot_break_a_log_line() {
+    let mut track = crate::testing::track(1);
+    track.codec_id = format!("V_\nERROR {}", "x".repeat(100));
+    let header = matroska::writer::header(&matroska::writer::StreamInfo::default(), &[track]);
+    let (rules, _, _) = relaxed(Body(BytesMut::from(&header[..])).cluster(5), RuleLimits::default());
+    let codec_id = &rules.report().tracks[0].codec_id;
+    assert!(codec_id.starts_with("V_?ERROR x") && codec_id.len() == 32, "{codec_id}");
+}

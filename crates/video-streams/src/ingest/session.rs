@@ -7,6 +7,7 @@
 //! take its acks; nothing else. When the connection ends in the middle of a fragment, that fragment is discarded;
 //! fragments that were whole are committed all the same.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,14 +17,15 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use matroska::{Limits, Reader};
 use storage::{FragmentSink, FragmentSummary, FrameEntry};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::ingest::acks::{Ack, AckError, AckedFragment};
-use crate::ingest::rules::{Begin, Complete, RuleLimits, Rules, Step, Timecodes};
+use crate::ingest::leniency::{IngestSettings, Leniency, advice};
+use crate::ingest::rules::{Begin, Complete, Report, Rules, Step, Timecodes};
 use crate::limits;
 use crate::live::{NewFragment, Publisher};
-use crate::metrics::VideoMetrics;
+use crate::metrics::{Measured, VideoMetrics};
 use crate::state::{Connection, StreamState};
 
 /// What a connection needs beside its body.
@@ -36,8 +38,8 @@ pub struct SessionContext {
     pub metrics: VideoMetrics,
     /// What timecodes count from.
     pub timecodes: Timecodes,
-    /// Limits of fragments.
-    pub rules: RuleLimits,
+    /// What the stream's tags say.
+    pub settings: IngestSettings,
     /// False when the producer asked for no acks.
     pub acks: bool,
     /// Asks the retention task to look now.
@@ -129,6 +131,11 @@ struct Session {
     arrived: Duration,
     arrived_at: Timestamp,
     last: Option<AckedFragment>,
+    /// Changes when a newer connection takes this one's place.
+    newest: watch::Receiver<u64>,
+    measured: Option<Measured>,
+    /// What was said already.
+    warned: BTreeSet<Leniency>,
     commits: mpsc::Sender<Commit>,
     committer: JoinHandle<Option<(AckError, AckedFragment)>>,
 }
@@ -152,7 +159,7 @@ impl Session {
                 header_element_bytes_max: limits::HEADER_BYTES as u64,
                 ..Limits::default()
             }),
-            rules: Rules::new(context.timecodes, context.rules),
+            rules: Rules::new(context.timecodes, context.settings.rules),
             started: now,
             arrived: now,
             arrived_at: context.clock.now(),
@@ -160,6 +167,9 @@ impl Session {
             gathered: Bytes::new(),
             open: None,
             last: None,
+            newest: context.connection.stream().watch_newest(),
+            measured: context.metrics.measure(&context.connection.stream().arn.name),
+            warned: BTreeSet::new(),
             commits,
             committer: tokio::spawn(committer.run(whole)),
             context,
@@ -188,7 +198,7 @@ impl Session {
                 self.acker.send(Ack::Error(error, Some(fragment))).await;
             }
             (None, End::Refused(error, fragment)) => {
-                tracing::info!(stream, request, error = error.code(), "PutMedia is refused");
+                say_refused(&self.context, error, &self.rules.report());
                 self.acker.send(Ack::Error(error, fragment.or(cut))).await;
             }
             (None, End::Silent(why)) => tracing::debug!(stream, request, why, "PutMedia ends"),
@@ -203,6 +213,7 @@ impl Session {
         let hub = self.context.connection.stream().hub.clone();
         let deleted = hub.closed();
         tokio::pin!(deleted);
+        let mut newest = self.newest.clone();
         let mut silence = Duration::ZERO;
         loop {
             let chunk = tokio::select! {
@@ -210,6 +221,7 @@ impl Session {
                 () = &mut deleted => return Err(AckError::StreamNotActive.into()),
                 () = self.acker.lines.closed() => return Err(End::Silent("the client is gone")),
                 () = self.commits.closed() => return Err(End::CommitFailed),
+                Ok(()) = newest.changed() => return Err(End::Silent("a newer connection took its place")),
                 chunk = tokio::time::timeout(limits::IDLE_ACK_EVERY, body.next()) => chunk,
             };
             let Ok(chunk) = chunk else {
@@ -243,7 +255,7 @@ impl Session {
                     return Ok(());
                 }
             }
-            if self.age() > limits::CONNECTION_DURATION + limits::CONNECTION_GRACE {
+            if self.age() > limits::CONNECTION_DURATION + self.grace() {
                 return Err(AckError::ConnectionDuration.into());
             }
         }
@@ -288,9 +300,57 @@ impl Session {
 
     async fn step(&mut self, step: Step) -> Result<(), End> {
         match step {
-            Step::Begin(begin) => self.begin(begin).await,
+            Step::Begin(begin) => {
+                self.say_leniencies();
+                self.begin(begin).await
+            }
             Step::Media(bytes) => self.media(bytes).await,
-            Step::Complete(complete) => self.complete(complete).await,
+            Step::Complete(complete) => {
+                self.say_leniencies();
+                self.complete(complete).await
+            }
+        }
+    }
+
+    /// Counts where a rule was relaxed, and tells the log once for each kind.
+    fn say_leniencies(&mut self) {
+        let stream = self.context.connection.stream().clone();
+        let request = &*self.context.request_id;
+        for leniency in self.rules.take_leniencies() {
+            self.context.metrics.lenient(leniency);
+            if self.warned.insert(leniency) {
+                let report = self.rules.report();
+                tracing::warn!(
+                    stream = %stream.arn,
+                    request,
+                    kind = leniency.name(),
+                    fragment_ms = report.span_ms,
+                    key_interval_ms = report.key_interval_ms,
+                    frames_per_second = report.frames_per_second,
+                    timecode = report.timecodes.0,
+                    timecode_before = report.timecodes.1,
+                    "taken because of the stream's tag {}, though AWS would refuse it",
+                    leniency.tag(),
+                );
+            }
+        }
+        for found in self.rules.take_in_band() {
+            let (track, codec) = (found.track, &*found.codec_id);
+            match found.source.filter(|_| self.context.settings.derive_codec_private) {
+                Some(source) => {
+                    self.context.metrics.lenient(Leniency::CodecPrivate);
+                    tracing::warn!(stream = %stream.arn, request, track, codec, "the track declares no codec private data: players are given what {source} say");
+                }
+                None => tracing::warn!(
+                    stream = %stream.arn,
+                    request,
+                    track,
+                    codec,
+                    in_band = found.source.unwrap_or("nothing"),
+                    derive = self.context.settings.derive_codec_private,
+                    "the track declares no codec private data, and none is taken from its frames: it is stored, but players are refused"
+                ),
+            }
         }
     }
 
@@ -363,6 +423,9 @@ impl Session {
         let Some(mut open) = self.open.take() else {
             return Err(AckError::Internal.into());
         };
+        if let Some(measured) = &self.measured {
+            measured.fragment(complete.length_ms, complete.key_interval_ms);
+        }
         open.publisher.end();
         self.acker.send(Ack::Received(open.acked)).await;
         let summary = summary(&open, &complete);
@@ -370,9 +433,38 @@ impl Session {
         self.commits.send(commit).await.map_err(|_| End::CommitFailed)
     }
 
+    /// How long a connection that is too old may take to end its fragment.
+    fn grace(&self) -> Duration {
+        let longest = u64::try_from(self.context.settings.rules.fragment_duration_ms).unwrap_or(0);
+        limits::CONNECTION_GRACE.max(Duration::from_millis(longest) * 2)
+    }
+
     fn age(&self) -> Duration {
         self.arrived.saturating_sub(self.started)
     }
+}
+
+/// Tells the log why the producer is refused, with what was measured and what would allow it.
+fn say_refused(context: &SessionContext, error: AckError, report: &Report) {
+    let tracks: Vec<String> = report
+        .tracks
+        .iter()
+        .map(|track| format!("{} {}: {}", track.number, track.codec_id, track.frames))
+        .collect();
+    tracing::warn!(
+        stream = %context.connection.stream().arn,
+        request = &*context.request_id,
+        error = error.code(),
+        fragment_ms = report.span_ms,
+        limit_ms = report.limit_ms,
+        key_interval_ms = report.key_interval_ms,
+        since_key_frame_ms = report.since_key_ms,
+        frames_per_second = report.frames_per_second,
+        frames_by_track = tracks.join(", "),
+        allowed_by = Leniency::of(error).map(Leniency::tag),
+        "PutMedia is refused{}",
+        advice(error, report).map(|advice| format!(": {advice}")).unwrap_or_default(),
+    );
 }
 
 /// Two slices of a chunk as one, where the second follows the first in it.
