@@ -1,4 +1,5 @@
-//! Frames of a stored fragment become what players read: fragmented MP4 ([`fmp4`]). Sans-I/O: it is given codec private data, frames' places and times, and answers with bytes.
+//! Frames of a stored fragment become what players read: fragmented MP4 ([`fmp4`]), plain MP4 ([`mp4`]) and MPEG-TS
+//! ([`ts`]). Sans-I/O: it is given codec private data, frames' places and times, and answers with bytes.
 //!
 //! It refuses to know streams, storage, HTTP, and what is in a picture: a frame is copied or referred to, never decoded.
 //!
@@ -10,8 +11,10 @@ mod error;
 pub mod fmp4;
 pub mod frame;
 pub mod limits;
+pub mod mp4;
 pub mod timeline;
 mod track;
+pub mod ts;
 
 pub use error::PackagingError;
 pub use timeline::{Frame, Sample};

@@ -186,6 +186,37 @@ fn main() {
             &[&[u8::try_from(private.len()).unwrap()], private, frame].concat(),
         );
     }
+    let frame = |time: u16, body: &[u8]| [&time.to_be_bytes(), body].concat();
+    let picture = frame(0, b"\x00\x00\x00\x02\x65\x88");
+    let annex_b = b"\x00\x00\x00\x01\x67\x42\xC0\x0A\xD9\x04\x7B\x01\x10\x00\x00\x03\x00\x10\x00\x00\x03\x03\x20\xF1\x22\x64\x80\x00\x00\x01\x68\xCB\x83\xCB\x20\x00\x00\x01\x65\x88";
+    let wave = b"\x06\x00\x01\x00\x40\x1F\x00\x00\x40\x1F\x00\x00\x01\x00\x08\x00\x00\x00";
+    let adts = b"\xFF\xF1\x50\x80\x01\x5F\xFC\x01\x02\x03";
+    for (name, codec, private, media) in [
+        (
+            "avc",
+            0,
+            AVC,
+            [picture.clone(), frame(66, &picture[2..]), frame(33, &picture[2..])].concat(),
+        ),
+        ("hevc", 1, HEVC, frame(0, b"\x00\x00\x00\x03\x26\x01\xAF")),
+        ("annex-b", 0, b"", frame(0, annex_b)),
+        (
+            "aac",
+            2,
+            b"\x11\x90",
+            [frame(0, b"\x21\x00"), frame(21, b"\x21\x01")].concat(),
+        ),
+        ("adts", 2, b"", frame(0, adts)),
+        ("alaw", 3, wave, frame(0, &[0x55; 20])),
+    ] {
+        let step = match name {
+            "avc" => 8,
+            "aac" => 4,
+            _ => u8::try_from(media.len()).unwrap(),
+        };
+        let head = [codec, u8::try_from(private.len()).unwrap(), step];
+        write("packaging", name, &[&head[..], private, &media].concat());
+    }
     for (n, policy) in POLICIES.iter().enumerate() {
         write("policy", &format!("policy-{n}"), policy.as_bytes());
     }

@@ -16,11 +16,13 @@ pub mod mutate;
 
 mod log;
 mod mkv;
+mod packaging;
 mod sigv4;
 mod wire_bodies;
 
 pub use log::{MemoryDisk, fill, log_recovery};
 pub use mkv::{mkv_codec, mkv_reader};
+pub use packaging::packaging;
 pub use sigv4::{ACCESS_KEY_ID, NOW_MS, SECRET, policy, sigv4};
 pub use wire_bodies::{registered, wire_kinesis, wire_kinesisvideo, wire_rekognition, wire_sts};
 
@@ -31,6 +33,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("mkv_reader", mkv_reader),
     ("mkv_codec", mkv_codec),
+    ("packaging", packaging),
     ("sigv4", sigv4),
     ("policy", policy),
     ("wire_kinesis", wire_kinesis),

@@ -86,6 +86,7 @@ macro_rules! targets {
 targets!(
     mkv_reader,
     mkv_codec,
+    packaging,
     sigv4,
     policy,
     wire_kinesis,
