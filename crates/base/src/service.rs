@@ -92,11 +92,17 @@ pub struct Reply<T> {
     pub output: T,
     /// The streaming body, for the operations that have one (PutMedia, GetMedia). The answer's head is sent at once.
     pub stream: Option<ByteStream>,
+    /// Bytes of the stream, where they are known before it begins: the client is told.
+    pub stream_len: Option<u64>,
 }
 
 impl<T> From<T> for Reply<T> {
     fn from(output: T) -> Self {
-        Reply { output, stream: None }
+        Reply {
+            output,
+            stream: None,
+            stream_len: None,
+        }
     }
 }
 

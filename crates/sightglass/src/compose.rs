@@ -142,6 +142,7 @@ async fn video(config: &Config, ground: &Ground) -> Result<VideoStreams, Failure
         put_connections: config.put_media_connections,
         get_connections: config.get_media_connections,
         max_bytes: config.max_bytes,
+        clip: config.clip,
         ..video_streams::Settings::default()
     };
     let on = video_streams::Dependencies {

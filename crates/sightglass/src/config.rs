@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use base::AccountId;
 use serde::Deserialize;
+use video_streams::archive::ClipLimits;
 
 use crate::cli::{LogFormat, ServeArgs};
 
@@ -43,8 +44,28 @@ pub struct Config {
     pub get_media_connections: usize,
     /// Bytes of stored video in the whole server; the oldest goes first beyond it.
     pub max_bytes: Option<u64>,
+    /// How much a clip may hold.
+    pub clip: ClipLimits,
     /// The vision worker and its models.
     pub vision: VisionSettings,
+}
+
+/// The `[clip]` table.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ClipTable {
+    max_bytes: Option<u64>,
+    max_fragments: Option<usize>,
+}
+
+impl ClipTable {
+    fn limits(&self) -> ClipLimits {
+        let default = ClipLimits::default();
+        ClipLimits {
+            bytes: self.max_bytes.unwrap_or(default.bytes),
+            fragments: self.max_fragments.unwrap_or(default.fragments),
+        }
+    }
 }
 
 /// The `[vision]` table.
@@ -73,6 +94,7 @@ struct File {
     put_media_connections: Option<usize>,
     get_media_connections: Option<usize>,
     max_bytes: Option<u64>,
+    clip: ClipTable,
     vision: VisionSettings,
 }
 
@@ -144,6 +166,7 @@ impl Config {
             put_media_connections: file.put_media_connections.unwrap_or(DEFAULT_PUT_MEDIA_CONNECTIONS),
             get_media_connections: file.get_media_connections.unwrap_or(DEFAULT_GET_MEDIA_CONNECTIONS),
             max_bytes: file.max_bytes,
+            clip: file.clip.limits(),
             vision: file.vision,
         };
         config.checked()

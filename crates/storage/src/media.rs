@@ -290,6 +290,12 @@ pub trait MediaStore: Send + Sync + 'static {
     /// end is cut to it.
     async fn read(&self, stream: StreamId, number: FragmentNumber, range: Range<u32>) -> Result<Bytes, Error>;
 
+    /// Lengths of the pieces in which a fragment's payload is stored, in order. To verify a checksum a whole piece is read,
+    /// so that reading along them reads nothing twice.
+    async fn extents(&self, stream: StreamId, number: FragmentNumber) -> Result<Vec<u32>, Error> {
+        Ok(vec![self.get(stream, number).await?.size])
+    }
+
     /// Deletes fragments that the server received before `older_than`. Returns how many.
     async fn trim(&self, stream: StreamId, older_than: Timestamp) -> Result<u64, Error>;
 

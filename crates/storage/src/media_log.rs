@@ -239,6 +239,12 @@ impl MediaStore for LogMediaStore {
         self.gone_or(stream, number, answer)
     }
 
+    async fn extents(&self, stream: StreamId, number: FragmentNumber) -> Result<Vec<u32>, Error> {
+        let lens = |extents: &[Extent]| extents.iter().map(|extent| extent.len).collect();
+        let found = self.look(stream, |index| index.get(number).map(|e| lens(&e.place.extents)));
+        found.flatten().ok_or(Error::NotFound)
+    }
+
     async fn trim(&self, stream: StreamId, older_than: Timestamp) -> Result<u64, Error> {
         let gone = self
             .look(stream, |index| gone(index, &index.older(older_than)))

@@ -81,6 +81,9 @@ pub enum MediaError {
     /// The server is ending.
     #[error("The server is ending. Try again.")]
     Closed,
+    /// Nothing is stored in the range.
+    #[error("No fragments are stored in the selected range of the stream.")]
+    NoFragments,
     /// The stream keeps nothing.
     #[error("The stream keeps no media: its data retention is 0 hours.")]
     NoDataRetention,
@@ -135,6 +138,7 @@ impl From<MediaError> for ApiError {
             MediaError::Closed => {
                 ApiError::server("ServiceUnavailable", message, "the store is closed").with_status(503)
             }
+            MediaError::NoFragments => ApiError::client("ResourceNotFoundException", message),
             MediaError::NoDataRetention => ApiError::client("NoDataRetentionException", message),
             MediaError::Packaging(PackagingError::UnsupportedCodec { .. }) => {
                 ApiError::client("UnsupportedStreamMediaTypeException", message)

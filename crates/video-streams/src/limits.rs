@@ -91,6 +91,29 @@ pub const LIVE_QUEUE_MESSAGES: usize = 4096;
 /// Bytes read from storage at a time for one reader. Ours; GetMedia clients want few, large writes.
 pub const READ_CHUNK_BYTES: u32 = 256 * 1024;
 
+/// Extents of stored media that are read ahead for one reader of a clip; an extent has 1 MiB at most unless configured.
+/// Ours: one that is sent, one that is ready, one that is on its way.
+pub const READ_AHEAD: usize = 3;
+
+/// Frame indexes that are read at once when a clip is planned. Ours.
+pub const INDEXES_AHEAD: usize = 8;
+
+/// Bytes of media of one clip unless configured. AWS: 100 MB.
+pub const CLIP_BYTES: u64 = 100_000_000;
+
+/// Fragments of one clip unless configured. AWS: 200.
+pub const CLIP_FRAGMENTS: usize = 200;
+
+/// Longest range of a clip. AWS: 24 hours.
+pub const CLIP_SPAN_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// Frames of one clip, whatever is configured; its tables take about 30 bytes for each. Ours: nearly ten hours of one
+/// track of 30 frames a second.
+pub const CLIP_SAMPLES: usize = 1 << 20;
+
+/// How many times over the same producer time may have been ingested before a clip loses its end. Ours.
+pub const CLIP_REPETITIONS: usize = 4;
+
 /// Fragments of one ListFragments page. AWS: 1000, and the default 100.
 pub const LIST_FRAGMENTS_MAX: usize = 1000;
 

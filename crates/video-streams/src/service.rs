@@ -31,6 +31,8 @@ pub struct Settings {
     pub rules: RuleLimits,
     /// Bytes of media that the server keeps at most, all streams together; beyond it the oldest go first.
     pub max_bytes: Option<u64>,
+    /// How much one clip may hold.
+    pub clip: crate::archive::ClipLimits,
 }
 
 impl Default for Settings {
@@ -41,6 +43,7 @@ impl Default for Settings {
             list_connections: limits::LIST_CONNECTIONS,
             rules: RuleLimits::default(),
             max_bytes: None,
+            clip: crate::archive::ClipLimits::default(),
         }
     }
 }
@@ -168,6 +171,7 @@ impl VideoStreams {
             .register::<wire::kinesisvideo_media::op::PutMedia, _>(&service)
             .register::<wire::kinesisvideo_media::op::GetMedia, _>(&service)
             .register::<wire::kinesisvideo_archived_media::op::ListFragments, _>(&service)
+            .register::<wire::kinesisvideo_archived_media::op::GetClip, _>(&service)
             .register::<wire::kinesisvideo_archived_media::op::GetMediaForFragmentList, _>(&service);
     }
 

@@ -134,6 +134,7 @@ pub fn encode<O: Structure>(
     codec: Codec,
     output: &O,
     stream: Option<base::ByteStream>,
+    stream_len: Option<u64>,
     request_id: &str,
 ) -> RawReply {
     let schema = O::schema();
@@ -152,6 +153,9 @@ pub fn encode<O: Structure>(
                 _ => {}
             }
         }
+    }
+    if let (Some(_), Some(len)) = (&stream, stream_len) {
+        reply.headers.push((Cow::Borrowed("content-length"), len.to_string()));
     }
     reply.body = match (stream, codec) {
         (Some(stream), _) => RawBody::Stream(stream),

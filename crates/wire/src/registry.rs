@@ -259,7 +259,14 @@ impl<O: WireOperation, S: Handle<O>> Erased for Entry<O, S> {
             let request_id = Arc::clone(&context.request_id);
             let request = Request { context, input, body };
             let reply = service.handle(request).await?;
-            Ok(codec::encode(O::INFO, codec, &reply.output, reply.stream, &request_id))
+            Ok(codec::encode(
+                O::INFO,
+                codec,
+                &reply.output,
+                reply.stream,
+                reply.stream_len,
+                &request_id,
+            ))
         })
     }
 }

@@ -127,19 +127,20 @@ fn answers_have_the_bytes_that_clients_expect() {
         millis_behind_latest: Some(0),
         ..kinesis::GetRecordsOutput::default()
     };
-    let reply = encode(kinesis::op::GetRecords::INFO, Codec::Json, &output, None, "id");
+    let reply = encode(kinesis::op::GetRecords::INFO, Codec::Json, &output, None, None, "id");
     assert_eq!(reply.content_type, "application/x-amz-json-1.1");
     assert_eq!(
         text(reply),
         r#"{"MillisBehindLatest":0,"Records":[{"ApproximateArrivalTimestamp":1767323045.678,"Data":"aGVsbG8=","PartitionKey":"a\"b\u0001","SequenceNumber":"1"}]}"#
     );
 
-    let nothing = encode(kinesis::op::CreateStream::INFO, Codec::Json, &(), None, "id");
+    let nothing = encode(kinesis::op::CreateStream::INFO, Codec::Json, &(), None, None, "id");
     assert_eq!(text(nothing), "");
     let empty = encode(
         kinesisvideo::op::DeleteStream::INFO,
         Codec::Json,
         &kinesisvideo::DeleteStreamOutput {},
+        None,
         None,
         "id",
     );
@@ -168,9 +169,11 @@ fn answers_have_the_bytes_that_clients_expect() {
         Codec::Json,
         &media,
         Some(stream),
+        Some(1000),
         "id",
     );
     assert_eq!(reply.content_type, "video/webm");
+    assert_eq!(reply.headers, [("content-length".into(), "1000".to_owned())]);
     assert!(matches!(reply.body, RawBody::Stream(_)));
 }
 
@@ -197,7 +200,14 @@ fn sts_takes_a_form_and_answers_xml() {
         }),
         ..sts::GetSessionTokenResponse::default()
     };
-    let reply = encode(sts::op::GetSessionToken::INFO, Codec::Query, &output, None, "id-1");
+    let reply = encode(
+        sts::op::GetSessionToken::INFO,
+        Codec::Query,
+        &output,
+        None,
+        None,
+        "id-1",
+    );
     assert_eq!(
         text(reply),
         "<GetSessionTokenResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\n  <GetSessionTokenResult>\

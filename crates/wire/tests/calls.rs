@@ -78,6 +78,7 @@ impl Handle<kinesisvideo_media::op::PutMedia> for Service {
         Ok(Reply {
             output: kinesisvideo_media::PutMediaOutput::default(),
             stream: request.body,
+            stream_len: None,
         })
     }
 }

@@ -110,6 +110,7 @@ impl Handle<kinesisvideo_media::op::PutMedia> for Service {
         Ok(Reply {
             output: kinesisvideo_media::PutMediaOutput::default(),
             stream: Some(Box::pin(acks)),
+            stream_len: None,
         })
     }
 }
@@ -149,6 +150,7 @@ impl Handle<kinesisvideo_media::op::GetMedia> for Service {
                 content_type: Some("video/webm".to_owned()),
             },
             stream: Some(Box::pin(media)),
+            stream_len: None,
         })
     }
 }

@@ -1,9 +1,9 @@
 //! Loads one fragment. Memory: its payload once, and once more where it must be rewritten.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use matroska::codec::LengthPrefixed;
 use matroska::{Event, Lacing, Limits, Reader, Track, TrackKind, Tracks, lacing};
 use packaging::frame::{AdtsHead, put_annex_b_as_lengths};
 use packaging::{Frame, Framing, MediaKind, PackagingError, Sample, TrackConfig, timeline};
@@ -99,20 +99,15 @@ pub(crate) fn assemble(
 ) -> Result<ArchivedFragment, MediaError> {
     let head = payload.len().min(info.header_len as usize);
     let header = parse_header(payload.slice(..head))?;
-    let playable: Vec<&Track> = header.tracks.iter().filter(|track| is_playable(track)).collect();
-    let mut rewritten = BytesMut::new();
-    let mut parts = Vec::with_capacity(playable.len());
-    for track in &playable {
-        parts.push(part(track, &payload, index, &mut rewritten)?);
+    let mut parts = Vec::with_capacity(header.tracks.len());
+    for track in header.tracks.iter().filter(|track| is_playable(track)) {
+        parts.push(part(track, &payload, index)?);
     }
-    // Ranges of what was rewritten begin behind the payload.
-    let payload = if rewritten.is_empty() {
-        payload
+    let rewrite = parts.iter().any(|(config, _)| config.framing() == Framing::AnnexB);
+    let payload = if rewrite {
+        rewritten(&payload, &mut parts)?
     } else {
-        let mut whole = BytesMut::with_capacity(payload.len() + rewritten.len());
-        whole.extend_from_slice(&payload);
-        whole.extend_from_slice(&rewritten);
-        whole.freeze()
+        payload
     };
     let ends_at_ms = (parts.len() == 1).then_some(i64::from(info.length_ms));
     let tracks = parts.into_iter().map(|(config, frames)| ArchivedTrack {
@@ -158,18 +153,10 @@ fn parse_header(bytes: Bytes) -> Result<Header, MediaError> {
     }
 }
 
-/// One track's configuration and frames, with the bytes of those that had to be rewritten.
-fn part(
-    track: &Track,
-    payload: &Bytes,
-    index: &[FrameEntry],
-    rewritten: &mut BytesMut,
-) -> Result<(TrackConfig, Vec<Frame>), PackagingError> {
+/// One track's configuration and frames.
+fn part(track: &Track, payload: &Bytes, index: &[FrameEntry]) -> Result<(TrackConfig, Vec<Frame>), PackagingError> {
     let mut frames = Vec::new();
-    for entry in index
-        .iter()
-        .filter(|entry| u64::from(entry.track) == track.number & 0xFF)
-    {
+    for entry in index.iter().filter(|entry| is_of(entry, track.number)) {
         unlace(track, payload, entry, &mut frames)?;
     }
     let first = frames.iter().find(|frame| frame.key).or(frames.first());
@@ -177,17 +164,65 @@ fn part(
         Some(frame) => TrackConfig::from_frame(track, frame)?,
         None => TrackConfig::from_matroska(track)?,
     };
-    if config.framing() != Framing::Plain {
-        for frame in &mut frames {
-            let data = convert(&config, payload, frame, rewritten);
-            frame.data = data.ok_or(PackagingError::InvalidFrame {
-                track: track.number,
-                time_ms: frame.time_ms,
-                why: "it is not framed as the track's other frames are",
-            })?;
+    for frame in &mut frames {
+        let bytes = payload.get(frame.data.clone()).unwrap_or_default();
+        let fits = match (config.framing(), config.nal_length_size()) {
+            (Framing::Plain, 1..) => has_whole_units(bytes, config.nal_length_size()),
+            (Framing::Plain | Framing::AnnexB, _) => true,
+            (Framing::Adts, _) => AdtsHead::parse(bytes).is_some_and(|head| {
+                frame.data.start += head.head_len;
+                true
+            }),
+        };
+        if !fits {
+            return Err(invalid(
+                &config,
+                frame.time_ms,
+                "it is not framed as the track's codec asks",
+            ));
         }
     }
     Ok((config, frames))
+}
+
+/// Whether an entry of the index, which has room for eight bits of it, is of that track.
+pub(super) fn is_of(entry: &FrameEntry, track: u64) -> bool {
+    u64::from(entry.track) == track & 0xFF
+}
+
+fn invalid(config: &TrackConfig, time_ms: i64, why: &'static str) -> PackagingError {
+    PackagingError::InvalidFrame {
+        track: config.number(),
+        time_ms,
+        why,
+    }
+}
+
+fn has_whole_units(frame: &[u8], length_size: usize) -> bool {
+    let mut units = LengthPrefixed::new(frame, length_size);
+    units.by_ref().for_each(drop);
+    !units.is_broken()
+}
+
+/// A payload of frames alone, in the order of the old one, those of Annex B behind lengths; the ranges become its.
+fn rewritten(payload: &Bytes, parts: &mut [(TrackConfig, Vec<Frame>)]) -> Result<Bytes, PackagingError> {
+    let mut out = BytesMut::with_capacity(payload.len() + payload.len() / 64);
+    let mut order: Vec<(&TrackConfig, &mut Frame)> = parts
+        .iter_mut()
+        .flat_map(|(config, frames)| frames.iter_mut().map(|frame| (&*config, frame)))
+        .collect();
+    order.sort_by_key(|(_, frame)| frame.data.start);
+    for (config, frame) in order {
+        let bytes = payload.get(frame.data.clone()).unwrap_or_default();
+        let start = out.len();
+        if config.framing() != Framing::AnnexB {
+            out.extend_from_slice(bytes);
+        } else if put_annex_b_as_lengths(&mut out, bytes).is_none() {
+            return Err(invalid(config, frame.time_ms, "it has no unit behind a start code"));
+        }
+        frame.data = start..out.len();
+    }
+    Ok(out.freeze())
 }
 
 /// The frames of a block: one, unless it is laced. Laced frames have only one time among them; the others follow by the
@@ -233,19 +268,4 @@ fn unlace(track: &Track, payload: &Bytes, entry: &FrameEntry, out: &mut Vec<Fram
         });
     }
     Ok(())
-}
-
-fn convert(config: &TrackConfig, payload: &Bytes, frame: &Frame, rewritten: &mut BytesMut) -> Option<Range<usize>> {
-    let bytes = payload.get(frame.data.clone())?;
-    match config.framing() {
-        Framing::Plain => Some(frame.data.clone()),
-        Framing::AnnexB => {
-            let range = put_annex_b_as_lengths(rewritten, bytes)?;
-            Some(payload.len() + range.start..payload.len() + range.end)
-        }
-        Framing::Adts => {
-            let head = AdtsHead::parse(bytes)?;
-            Some(frame.data.start + head.head_len..frame.data.end)
-        }
-    }
 }

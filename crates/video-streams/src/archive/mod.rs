@@ -4,6 +4,10 @@
 //!
 //! It refuses to know sessions, playlists and containers.
 
+mod clip;
 mod load;
+mod order;
+mod outflow;
 
+pub use clip::ClipLimits;
 pub use load::{ArchivedFragment, ArchivedTrack, Header, header, load};

@@ -58,6 +58,7 @@ impl Handle<op::PutMedia> for VideoStreams {
                 content_type: Some("application/json".to_owned()),
             },
             stream: Some(session::start(context, body)),
+            stream_len: None,
         })
     }
 }

@@ -47,6 +47,7 @@ impl Handle<op::GetMediaForFragmentList> for VideoStreams {
                 content_type: Some("video/webm".to_owned()),
             },
             stream: Some(answer.into_stream()),
+            stream_len: None,
         })
     }
 }

@@ -42,6 +42,7 @@ impl Handle<op::GetMedia> for VideoStreams {
                 content_type: Some("video/webm".to_owned()),
             },
             stream: Some(answer.into_stream()),
+            stream_len: None,
         })
     }
 }
