@@ -102,13 +102,7 @@ impl Server {
 
     /// A client that signs with the root key.
     pub fn client(&self) -> Result<Client, Failure> {
-        let config = ClientConfig {
-            endpoint: self.endpoint.parse()?,
-            region: REGION.parse()?,
-            credentials: credentials(),
-            ca_pem: None,
-            timeout: Duration::from_secs(30),
-        };
+        let config = ClientConfig::new(self.endpoint.parse()?, REGION.parse()?, credentials());
         Ok(Client::new(config, Arc::new(SystemClock::new()))?)
     }
 

@@ -2,8 +2,7 @@
 
 use serde::Deserialize;
 
-/// Longest line that is gathered. The producer SDK gives an ack 1024 characters.
-const LINE_BYTES_MAX: usize = 64 * 1024;
+use crate::limits::ACK_LINE_BYTES_MAX;
 
 /// What an acknowledgement says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
@@ -57,8 +56,8 @@ impl AckParser {
                 acks.push(read(&line)?);
             }
         }
-        if self.line.len() + bytes.len() > LINE_BYTES_MAX {
-            return Err(format!("an acknowledgement is longer than {LINE_BYTES_MAX} bytes"));
+        if self.line.len() + bytes.len() > ACK_LINE_BYTES_MAX {
+            return Err(format!("an acknowledgement is longer than {ACK_LINE_BYTES_MAX} bytes"));
         }
         self.line.extend_from_slice(bytes);
         Ok(acks)

@@ -14,17 +14,12 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
+use crate::credentials::{CredentialsCache, ProvideCredentials};
 use crate::endpoint::Endpoint;
 use crate::error::{Answer, ClientError};
-use crate::transport::{RequestBody, Sender, connect, trust};
-
-/// Largest answer that is gathered: GetRecords answers up to 10 MiB of data, a third more as base64.
-const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
-
-/// Idle connections that are kept.
-const IDLE_MAX: usize = 16;
+use crate::limits::{ANSWER_BYTES_MAX, IDLE_CONNECTIONS_MAX};
+use crate::transport::{RequestBody, Sender, Tls, Trust, connect};
 
 /// A service whose operations are called by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,19 +72,35 @@ pub struct ClientConfig {
     pub endpoint: Endpoint,
     /// The region of the signature's scope.
     pub region: Region,
-    /// Whose key signs.
-    pub credentials: Credentials,
-    /// Certificates to trust, as PEM; needed for `https`.
-    pub ca_pem: Option<Vec<u8>>,
+    /// Whose key signs: [`Credentials`], or what provides them.
+    pub credentials: Arc<dyn ProvideCredentials>,
+    /// Which certificates an `https` server may show.
+    pub trust: Trust,
     /// How long one call may take.
     pub timeout: Duration,
 }
 
-/// A client; cheap to clone, and clones share connections.
+impl ClientConfig {
+    /// Half a minute for a call, and the certificates that this machine trusts.
+    pub fn new(endpoint: Endpoint, region: Region, credentials: impl ProvideCredentials) -> Self {
+        ClientConfig {
+            endpoint,
+            region,
+            credentials: Arc::new(credentials),
+            trust: Trust::Platform,
+            timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A client; cheap to clone, and clones share connections and credentials.
 #[derive(Clone)]
 pub struct Client {
-    pub(crate) config: Arc<ClientConfig>,
-    pub(crate) tls: Option<TlsConnector>,
+    pub(crate) endpoint: Endpoint,
+    region: Region,
+    pub(crate) timeout: Duration,
+    pub(crate) credentials: Arc<CredentialsCache>,
+    pub(crate) tls: Arc<Tls>,
     clock: Arc<dyn Clock>,
     idle: Arc<Mutex<Vec<Sender>>>,
 }
@@ -97,8 +108,8 @@ pub struct Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("endpoint", &self.config.endpoint)
-            .field("region", &self.config.region)
+            .field("endpoint", &self.endpoint)
+            .field("region", &self.region)
             .finish_non_exhaustive()
     }
 }
@@ -106,10 +117,12 @@ impl fmt::Debug for Client {
 impl Client {
     /// A client. Opens no connection yet. Fails when the certificates cannot be read.
     pub fn new(config: ClientConfig, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
-        let tls = config.ca_pem.as_deref().map(trust).transpose()?;
         Ok(Client {
-            config: Arc::new(config),
-            tls,
+            endpoint: config.endpoint,
+            region: config.region,
+            timeout: config.timeout,
+            credentials: Arc::new(CredentialsCache::new(config.credentials)),
+            tls: Arc::new(Tls::new(config.trust)?),
             clock,
             idle: Arc::default(),
         })
@@ -118,20 +131,19 @@ impl Client {
     /// The same client for another server: the one that GetDataEndpoint named.
     #[must_use]
     pub fn at(&self, endpoint: Endpoint) -> Self {
+        if endpoint == self.endpoint {
+            return self.clone();
+        }
         Client {
-            config: Arc::new(ClientConfig {
-                endpoint,
-                ..ClientConfig::clone(&self.config)
-            }),
-            tls: self.tls.clone(),
-            clock: Arc::clone(&self.clock),
+            endpoint,
             idle: Arc::default(),
+            ..self.clone()
         }
     }
 
     /// Where it calls.
     pub fn endpoint(&self) -> &Endpoint {
-        &self.config.endpoint
+        &self.endpoint
     }
 
     /// Its clock.
@@ -141,17 +153,17 @@ impl Client {
 
     /// Calls one operation, e.g. `CreateStream`, with its input as JSON.
     pub async fn call(&self, service: Service, operation: &str, input: &Value) -> Result<Value, ClientError> {
-        let answer = timeout(self.config.timeout, async {
+        let answer = timeout(self.timeout, async {
             let (response, sender) = self.send(service, operation, input).await?;
             let answer = whole(response).await?;
             let mut idle = self.idle.lock();
-            if idle.len() < IDLE_MAX {
+            if idle.len() < IDLE_CONNECTIONS_MAX {
                 idle.push(sender);
             }
             Ok::<_, ClientError>(answer)
         })
         .await
-        .map_err(|_| ClientError::Timeout(self.config.timeout))??;
+        .map_err(|_| ClientError::Timeout(self.timeout))??;
         if answer.is_empty() {
             return Ok(Value::Object(serde_json::Map::new()));
         }
@@ -169,17 +181,20 @@ impl Client {
         let body = Bytes::from(input.to_string());
         let mut headers = vec![("content-type".to_owned(), content_type.to_owned())];
         headers.extend(target.map(|target| ("x-amz-target".to_owned(), target)));
-        let head = self.signed(service, &path, headers, &payload_hash(&body))?;
+        let head = self.signed(service, &path, headers, &payload_hash(&body)).await?;
         let request = |body: &Bytes| -> Request<RequestBody> {
             let (parts, ()) = head.clone().into_parts();
-            Request::from_parts(parts, Full::new(body.clone()).boxed_unsync())
+            Request::from_parts(
+                parts,
+                Full::new(body.clone()).map_err(|never| match never {}).boxed_unsync(),
+            )
         };
         loop {
             let kept = self.idle.lock().pop();
             let reused = kept.is_some();
             let mut sender = match kept {
                 Some(sender) => sender,
-                None => connect(&self.config.endpoint, self.tls.as_ref()).await?,
+                None => connect(&self.endpoint, &self.tls).await?,
             };
             if sender.ready().await.is_err() && reused {
                 continue;
@@ -198,15 +213,16 @@ impl Client {
     }
 
     /// A signed request head for the endpoint.
-    pub(crate) fn signed(
+    pub(crate) async fn signed(
         &self,
         service: Service,
         path: &str,
         mut headers: Vec<(String, String)>,
         payload_hash: &str,
     ) -> Result<Request<()>, ClientError> {
-        headers.push(("host".to_owned(), self.config.endpoint.authority.clone()));
-        let extra = self.signature(service, path, &headers, payload_hash);
+        headers.push(("host".to_owned(), self.endpoint.authority.clone()));
+        let credentials = self.credentials.get(self.clock.now()).await?;
+        let extra = self.signature(&credentials, service, path, &headers, payload_hash);
         let mut request = Request::post(path);
         for (name, value) in headers
             .iter()
@@ -225,6 +241,7 @@ impl Client {
     /// The headers that sign a POST.
     fn signature(
         &self,
+        credentials: &Credentials,
         service: Service,
         path: &str,
         headers: &[(String, String)],
@@ -240,10 +257,10 @@ impl Client {
             also_hosts: &[],
         };
         let scope = Scope {
-            region: self.config.region.as_str(),
+            region: self.region.as_str(),
             service: service.signing_name(),
         };
-        auth::sign(&head, &self.config.credentials, scope, self.clock.now(), payload_hash)
+        auth::sign(&head, credentials, scope, self.clock.now(), payload_hash)
     }
 }
 

@@ -5,16 +5,25 @@
 //! It refuses to know the server's crates and the meaning of what it carries.
 
 mod ack;
+mod backoff;
 mod call;
+mod credentials;
 mod endpoint;
 mod error;
+pub mod limits;
 mod media;
 mod player;
+pub mod producer;
+pub mod reader;
 mod transport;
 
 pub use ack::{Ack, AckParser, EventType};
+pub use auth::{Credentials, Secret};
+pub use backoff::Backoff;
 pub use call::{Client, ClientConfig, Service};
+pub use credentials::{CredentialsError, ProvideCredentials, ProvidedCredentials};
 pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use error::{Answer, ClientError};
 pub use media::{Acks, MediaBytes, MediaSender, PutMedia, PutMediaOptions, StreamName, TimecodeType};
 pub use player::{Piece, Player};
+pub use transport::Trust;

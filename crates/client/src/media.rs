@@ -1,8 +1,10 @@
 //! PutMedia, sent and acknowledged at the same time, and the body of GetMedia.
 
-use std::convert::Infallible;
+use std::collections::VecDeque;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 
 use base::Timestamp;
 use bytes::Bytes;
@@ -10,18 +12,16 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
-use std::collections::VecDeque;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::timeout;
 
 use crate::ack::{Ack, AckParser};
 use crate::call::{Client, Service, succeeded};
 use crate::endpoint::Endpoint;
 use crate::error::ClientError;
-use crate::transport::{Sender, connect};
-
-/// Pieces of a body that wait for the network; a sender that is faster waits.
-const QUEUED_PIECES_MAX: usize = 8;
+use crate::limits::QUEUED_PIECES_MAX;
+use crate::transport::{Aborted, Sender, connect};
 
 /// What cluster timecodes count from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub enum StreamName {
 }
 
 impl StreamName {
-    fn put_into(&self, input: &mut Value) {
+    pub(crate) fn put_into(&self, input: &mut Value) {
         let (key, value) = match self {
             StreamName::Name(name) => ("StreamName", name),
             StreamName::Arn(arn) => ("StreamARN", arn),
@@ -65,16 +65,21 @@ pub struct PutMediaOptions {
 }
 
 /// The body of a PutMedia request, fed through a queue.
-struct QueuedBody(mpsc::Receiver<Bytes>);
+struct QueuedBody {
+    pieces: mpsc::Receiver<Bytes>,
+    aborted: Arc<AtomicBool>,
+}
 
 impl Body for QueuedBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Aborted;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0
-            .poll_recv(cx)
-            .map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        let piece = ready!(self.pieces.poll_recv(cx));
+        if self.aborted.load(Ordering::Acquire) {
+            return Poll::Ready(Some(Err(Aborted)));
+        }
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }
 }
 
@@ -86,14 +91,37 @@ pub struct PutMedia {
     pub acks: Acks,
 }
 
-/// Sends media. Dropping it ends the body properly.
-pub struct MediaSender(mpsc::Sender<Bytes>);
+/// Sends media. Dropping it ends the body properly: the server takes what it has for whole.
+pub struct MediaSender {
+    pieces: mpsc::Sender<Bytes>,
+    aborted: Arc<AtomicBool>,
+}
 
 impl MediaSender {
     /// Queues one piece; waits while the network is slower. False when the server takes no more: the acknowledgements
     /// say why.
     pub async fn send(&self, piece: Bytes) -> bool {
-        piece.is_empty() || self.0.send(piece).await.is_ok()
+        piece.is_empty() || self.pieces.send(piece).await.is_ok()
+    }
+
+    /// Queues one piece if there is room; gives it back otherwise.
+    pub fn try_send(&self, piece: Bytes) -> Result<(), Bytes> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        self.pieces.try_send(piece).map_err(|error| match error {
+            TrySendError::Full(piece) | TrySendError::Closed(piece) => piece,
+        })
+    }
+
+    /// Waits until there is room. False when the server takes no more.
+    pub async fn ready(&self) -> bool {
+        self.pieces.reserve().await.is_ok()
+    }
+
+    /// Breaks the connection off, so that the server discards the fragment that is under way.
+    pub fn abort(self) {
+        self.aborted.store(true, Ordering::Release);
     }
 }
 
@@ -193,22 +221,25 @@ impl Client {
             .iter()
             .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
             .collect();
-        let head = self.signed(
-            Service::KinesisVideo,
-            "/putMedia",
-            headers,
-            &auth::sign::payload_hash(b""),
-        )?;
+        let nothing = auth::sign::payload_hash(b"");
+        let head = self
+            .signed(Service::KinesisVideo, "/putMedia", headers, &nothing)
+            .await?;
         let (pieces, queue) = mpsc::channel(QUEUED_PIECES_MAX);
-        let mut sender = connect(&self.config.endpoint, self.tls.as_ref()).await?;
+        let aborted = Arc::new(AtomicBool::new(false));
+        let body = QueuedBody {
+            pieces: queue,
+            aborted: Arc::clone(&aborted),
+        };
+        let mut sender = connect(&self.endpoint, &self.tls).await?;
         let (parts, ()) = head.into_parts();
-        let request = http::Request::from_parts(parts, QueuedBody(queue).boxed_unsync());
-        let response = timeout(self.config.timeout, sender.send_request(request))
+        let request = http::Request::from_parts(parts, body.boxed_unsync());
+        let response = timeout(self.timeout, sender.send_request(request))
             .await
-            .map_err(|_| ClientError::Timeout(self.config.timeout))??;
+            .map_err(|_| ClientError::Timeout(self.timeout))??;
         let response = succeeded(response).await?;
         Ok(PutMedia {
-            media: MediaSender(pieces),
+            media: MediaSender { pieces, aborted },
             acks: Acks {
                 body: response.into_body(),
                 parser: AckParser::default(),
@@ -228,9 +259,9 @@ impl Client {
 
     /// Reads the body of an operation that answers with a stream.
     pub async fn stream_of(&self, operation: &str, input: &Value) -> Result<MediaBytes, ClientError> {
-        let (response, sender) = timeout(self.config.timeout, self.send(Service::KinesisVideo, operation, input))
+        let (response, sender) = timeout(self.timeout, self.send(Service::KinesisVideo, operation, input))
             .await
-            .map_err(|_| ClientError::Timeout(self.config.timeout))??;
+            .map_err(|_| ClientError::Timeout(self.timeout))??;
         Ok(MediaBytes {
             body: response.into_body(),
             _sender: sender,

@@ -1,12 +1,14 @@
 //! One HTTP/1.1 connection, plain or TLS.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -18,20 +20,71 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use crate::endpoint::Endpoint;
 use crate::error::ClientError;
 
+/// A silent peer is probed after this, and so often.
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+
 /// A request's body, whatever makes it.
-pub(crate) type RequestBody = UnsyncBoxBody<Bytes, std::convert::Infallible>;
+pub(crate) type RequestBody = UnsyncBoxBody<Bytes, Aborted>;
+
+/// The body was broken off by whoever made it.
+#[derive(Debug, thiserror::Error)]
+#[error("the sender broke the request off")]
+pub(crate) struct Aborted;
 
 /// The sending half; the connection runs in the background and ends when this is dropped.
 pub(crate) type Sender = SendRequest<RequestBody>;
 
-/// A connector that trusts the certificates of a PEM file.
-pub(crate) fn trust(ca_pem: &[u8]) -> io::Result<TlsConnector> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(ca_pem) {
-        roots
-            .add(certificate.map_err(io::Error::other)?)
-            .map_err(io::Error::other)?;
+/// Which certificates an `https` server may show.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// Those that the machine trusts: its store, or the files that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
+    #[default]
+    Platform,
+    /// Those of this PEM file and no others.
+    Pem(Vec<u8>),
+}
+
+/// Makes TLS connections. The machine's certificates are read at the first of them.
+pub(crate) struct Tls {
+    connector: OnceLock<TlsConnector>,
+}
+
+impl Tls {
+    pub fn new(trust: Trust) -> io::Result<Self> {
+        let connector = OnceLock::new();
+        if let Trust::Pem(pem) = trust {
+            let mut roots = RootCertStore::empty();
+            for certificate in CertificateDer::pem_slice_iter(&pem) {
+                let certificate = certificate.map_err(io::Error::other)?;
+                roots.add(certificate).map_err(io::Error::other)?;
+            }
+            if roots.is_empty() {
+                return Err(io::Error::other("the PEM file holds no certificate"));
+            }
+            let _ = connector.set(trusting(roots)?);
+        }
+        Ok(Tls { connector })
     }
+
+    fn connector(&self) -> io::Result<TlsConnector> {
+        if let Some(connector) = self.connector.get() {
+            return Ok(connector.clone());
+        }
+        let found = rustls_native_certs::load_native_certs();
+        let mut roots = RootCertStore::empty();
+        let (added, _unreadable) = roots.add_parsable_certificates(found.certs);
+        if added == 0 {
+            let why = found.errors.first().map(ToString::to_string).unwrap_or_default();
+            return Err(io::Error::other(format!(
+                "this machine trusts no certificate {why}; name the server's own (--ca FILE, Trust::Pem)"
+            )));
+        }
+        let connector = trusting(roots)?;
+        Ok(self.connector.get_or_init(|| connector).clone())
+    }
+}
+
+fn trusting(roots: RootCertStore) -> io::Result<TlsConnector> {
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
@@ -40,8 +93,8 @@ pub(crate) fn trust(ca_pem: &[u8]) -> io::Result<TlsConnector> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// Opens a connection.
-pub(crate) async fn connect(endpoint: &Endpoint, tls: Option<&TlsConnector>) -> Result<Sender, ClientError> {
+/// Opens a connection. A peer that vanished without a word is noticed by the system's probes.
+pub(crate) async fn connect(endpoint: &Endpoint, tls: &Tls) -> Result<Sender, ClientError> {
     let failed = |source| ClientError::Connect {
         authority: endpoint.authority.clone(),
         source,
@@ -50,10 +103,12 @@ pub(crate) async fn connect(endpoint: &Endpoint, tls: Option<&TlsConnector>) -> 
         .await
         .map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
+    let probes = TcpKeepalive::new().with_time(PROBE_EVERY).with_interval(PROBE_EVERY);
+    SockRef::from(&stream).set_tcp_keepalive(&probes).map_err(failed)?;
     if !endpoint.tls {
         return speak(stream).await;
     }
-    let connector = tls.ok_or_else(|| failed(io::Error::other("https needs the certificates to trust")))?;
+    let connector = tls.connector().map_err(failed)?;
     let name = ServerName::try_from(endpoint.host.clone()).map_err(|error| failed(io::Error::other(error)))?;
     speak(connector.connect(name, stream).await.map_err(failed)?).await
 }

@@ -137,7 +137,7 @@ pub struct ServerArgs {
     /// The region that holds the stream.
     #[arg(long, default_value = "us-east-1", env = "AWS_REGION")]
     pub region: String,
-    /// PEM file with the certificates to trust; needed for https.
+    /// PEM file with the certificates to trust for https [default: those that this machine trusts].
     #[arg(long, env = "AWS_CA_BUNDLE")]
     pub ca: Option<PathBuf>,
 }

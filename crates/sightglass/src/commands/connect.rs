@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use auth::{Credentials, Secret};
 use base::SystemClock;
-use client::{Client, ClientConfig};
+use client::{Client, ClientConfig, Trust};
 use storage::datadir::DataDir;
 
 use super::{Failure, env};
@@ -23,13 +23,11 @@ pub fn client(args: &ServerArgs) -> Result<Client, Failure> {
         Some(credentials) => credentials,
         None => super::root_key(&DataDir::peek(folder)?)?,
     };
-    let config = ClientConfig {
-        endpoint: endpoint.parse()?,
-        region: args.region.parse()?,
-        credentials,
-        ca_pem: args.ca.as_deref().map(read).transpose()?,
-        timeout: TIMEOUT,
-    };
+    let mut config = ClientConfig::new(endpoint.parse()?, args.region.parse()?, credentials);
+    config.timeout = TIMEOUT;
+    if let Some(ca) = args.ca.as_deref() {
+        config.trust = Trust::Pem(read(ca)?);
+    }
     Ok(Client::new(config, Arc::new(SystemClock::new()))?)
 }
 

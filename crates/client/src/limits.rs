@@ -1,0 +1,59 @@
+//! Every limit of this crate, each with its source ("AWS" is the quota page or the API reference of Kinesis Video
+//! Streams; "ours" is a choice that keeps memory bounded).
+
+use std::time::Duration;
+
+/// Largest answer to a call that is gathered. Ours: GetRecords answers up to 10 MiB of data, a third more as base64.
+pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Idle connections that a client keeps. Ours.
+pub const IDLE_CONNECTIONS_MAX: usize = 16;
+
+/// Longest line of acknowledgement that is gathered. Ours; the producer SDK gives one 1024 characters.
+pub const ACK_LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// Pieces of a PutMedia body that wait for the network; a sender that is faster waits. Ours.
+pub const QUEUED_PIECES_MAX: usize = 8;
+
+/// Largest fragment. AWS: 50 MB; ack error 4001.
+pub const FRAGMENT_BYTES_MAX: usize = 50_000_000;
+
+/// Metadata tags of one fragment. AWS: 10, of which the end-of-fragment tag may be one; ack error 4009.
+pub const FRAGMENT_TAGS_MAX: usize = 9;
+
+/// Bytes of a metadata tag's name. AWS: 128; ack error 4009.
+pub const TAG_NAME_BYTES_MAX: usize = 128;
+
+/// Bytes of a metadata tag's value. AWS: 256; ack error 4009.
+pub const TAG_VALUE_BYTES_MAX: usize = 256;
+
+/// Tracks of a producer. AWS: 3; ack error 4012.
+pub const TRACKS_MAX: usize = 3;
+
+/// A PutMedia connection is replaced by another after this. AWS ends one after 45 minutes; the producer SDK renews after
+/// 40.
+pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(40 * 60);
+
+/// Credentials are renewed so long before they expire, or after four fifths of a shorter life. Ours, as AWS's SDKs do.
+pub const RENEW_BEFORE_EXPIRY: Duration = Duration::from_secs(5 * 60);
+
+/// Events that wait for a receiver of [`Producer::events`](crate::producer::Producer::events). Ours.
+pub const EVENTS_MAX: usize = 4096;
+
+/// Lost fragments that a producer remembers by name for the next report; beyond it they are only counted. Ours.
+pub const LOST_NAMED_MAX: usize = 256;
+
+/// Bytes read from a source at a time. Ours.
+pub const READ_BYTES: usize = 64 * 1024;
+
+/// Fragments of one ListFragments page. AWS: 1000.
+pub const LIST_PAGE_MAX: usize = 1000;
+
+/// Fragments that a range may name before it is refused as too large to be sorted in memory. Ours: about 100 MB.
+pub const RANGE_FRAGMENTS_MAX: usize = 1_000_000;
+
+/// Fragments of one GetMediaForFragmentList. AWS: 1000; ours is lower, so that what is read in parallel stays small.
+pub const BATCH_FRAGMENTS_MAX: usize = 100;
+
+/// Bytes of one GetMediaForFragmentList, by the sizes that ListFragments gave; one fragment may be larger. Ours.
+pub const BATCH_BYTES_MAX: u64 = 16 * 1024 * 1024;
