@@ -21,6 +21,7 @@ mod number;
 mod options;
 mod payload;
 mod plan;
+mod pool;
 mod queue;
 mod read;
 mod record_log;

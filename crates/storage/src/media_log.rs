@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use base::Timestamp;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
@@ -297,26 +297,35 @@ impl LogMediaStore {
     }
 }
 
-/// The bytes of a range, out of the extents it touches.
+/// The bytes of a range, out of the extents it touches. An extent that lies in it whole is read into its place.
 fn read_range(shared: &Shared, stream: StreamId, extents: &[Extent], range: Range<u32>) -> Result<Bytes, Error> {
-    let mut parts: Vec<Bytes> = Vec::new();
+    let mut touched = Vec::new();
     let mut start = 0u32;
     for extent in extents {
         let end = start.saturating_add(extent.len);
         if start < range.end && range.start < end {
-            let payload = shared.read_frame(Kind::Extent, stream, extent)?;
             let from = range.start.saturating_sub(start) as usize;
             let to = (range.end.min(end) - start) as usize;
-            parts.push(payload.slice(from..to));
+            touched.push((extent, from..to));
         }
         start = end;
     }
-    if let [one] = parts.as_slice() {
-        return Ok(one.clone());
+    if let [(extent, part)] = touched.as_slice() {
+        return Ok(shared.read_frame(Kind::Extent, stream, extent)?.slice(part.clone()));
     }
-    let mut whole = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
-    for part in parts {
-        whole.extend_from_slice(&part);
+    let mut whole = shared.reads.take(touched.iter().map(|(_, part)| part.len()).sum());
+    let mut rest = whole.as_mut();
+    for (extent, part) in touched {
+        let (place, after) = rest.split_at_mut_checked(part.len()).unwrap_or_default();
+        if part.len() == extent.len as usize {
+            shared.read_payload(Kind::Extent, stream, extent, place)?;
+        } else {
+            let payload = shared.read_frame(Kind::Extent, stream, extent)?;
+            if let Some(bytes) = payload.get(part).filter(|bytes| bytes.len() == place.len()) {
+                place.copy_from_slice(bytes);
+            }
+        }
+        rest = after;
     }
     Ok(whole.freeze())
 }

@@ -11,6 +11,9 @@ use crate::scan::{Identity, STEP, Window, belongs, search};
 use crate::state::Shared;
 use crate::{Corruption, Error, StreamId};
 
+/// How much of a frame is read at a time.
+const STEP_BYTES: usize = 256 << 10;
+
 impl Shared {
     /// Runs file I/O apart from the async workers; without a runtime (in the simulation) on the spot.
     pub async fn blocking<T: Send + 'static>(
@@ -27,6 +30,13 @@ impl Shared {
 
     /// The payload of the frame at `place`, which must be of `kind` and `stream`.
     pub fn read_frame(&self, kind: Kind, stream: StreamId, place: &Extent) -> Result<Bytes, Error> {
+        let mut payload = self.reads.take(place.len as usize);
+        self.read_payload(kind, stream, place, payload.as_mut())?;
+        Ok(payload.freeze())
+    }
+
+    /// The same into memory of just its length, which holds anything after an error.
+    pub fn read_payload(&self, kind: Kind, stream: StreamId, place: &Extent, out: &mut [u8]) -> Result<(), Error> {
         let (file, salt) = self.segment_file(place.segment)?;
         let offset = u64::from(place.offset);
         let corrupt = |what| {
@@ -37,15 +47,16 @@ impl Shared {
                 offset,
             })
         };
-        let mut frame = vec![0; HEADER + place.len as usize];
-        let name = || format!("segment {}", place.segment);
-        let got = file
-            .read_at(&mut frame, offset)
-            .map_err(|e| Error::io("read", &name(), e))?;
-        if got != frame.len() {
-            return Err(corrupt("the frame is cut off"));
-        }
-        let header = Header::decode(&frame).ok_or_else(|| corrupt("frame header"))?;
+        let read = |buffer: &mut [u8], at| {
+            let got = file.read_at(buffer, at);
+            match got.map_err(|e| Error::io("read", &format!("segment {}", place.segment), e))? {
+                got if got == buffer.len() => Ok(()),
+                _ => Err(corrupt("the frame is cut off")),
+            }
+        };
+        let mut head = [0; HEADER];
+        read(&mut head, offset)?;
+        let header = Header::decode(&head).ok_or_else(|| corrupt("frame header"))?;
         let who = Identity {
             id: place.segment,
             salt,
@@ -53,15 +64,22 @@ impl Shared {
         let expected = belongs(&header, who, offset, u64::MAX)
             && header.kind == kind
             && header.stream == stream.0
-            && header.payload_len == place.len;
+            && header.payload_len == place.len
+            && out.len() == place.len as usize;
         if !expected {
             return Err(corrupt("another frame stands here"));
         }
-        let payload = Bytes::from(frame).slice(HEADER..);
-        if crc32c::crc32c(&payload) != header.payload_crc {
-            return Err(corrupt("payload checksum"));
+        let (mut crc, mut at) = (0, offset + HEADER as u64);
+        // In steps that the checksum finds in the processor's cache.
+        for step in out.chunks_mut(STEP_BYTES) {
+            read(step, at)?;
+            crc = crc32c::crc32c_append(crc, step);
+            at += step.len() as u64;
         }
-        Ok(payload)
+        match crc == header.payload_crc {
+            true => Ok(()),
+            false => Err(corrupt("payload checksum")),
+        }
     }
 
     /// Walks the record frames of a segment from `offset` on, up to `to`, and shows those of one shard to `see`, until it

@@ -16,6 +16,7 @@ use crate::control::Control;
 use crate::frame::BLOCK;
 use crate::index::{Entry, StreamIndex};
 use crate::payload::{Extent, Log};
+use crate::pool::Pool;
 use crate::records::ShardId;
 use crate::{Error, LogOptions, StreamId};
 
@@ -289,6 +290,8 @@ pub(crate) struct Shared {
     pub options: LogOptions,
     pub meters: Meters,
     pub buffers: Arc<Buffers>,
+    /// Memory that large frames are read into.
+    pub reads: Pool,
     pub state: Mutex<State>,
     closed: AtomicBool,
 }
@@ -306,6 +309,7 @@ impl Shared {
             clock,
             meters: Meters::new(metrics).map_err(wrap)?,
             buffers: Buffers::new(options.buffer_bytes),
+            reads: Pool::default(),
             state: Mutex::new(State::new(options.seed)),
             options,
             closed: AtomicBool::new(false),
