@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import mkv
-from harness import REGION, binary, eventually
+from harness import REGION, ROOT, binary, eventually
 from media import make_stream
 from putmedia import persisted, put
 
@@ -60,6 +60,44 @@ def test_video_streams(aws, server, name, tmp_path):
     assert document.fragments[0].blocks[0].payload == b"frame"
     aws("kinesisvideo", "delete-stream", "--stream-arn", arn)
     assert "ResourceNotFoundException" in aws("kinesisvideo", "describe-stream", "--stream-name", name, ok=False)
+
+
+def test_the_commands_of_the_guide_to_cameras(aws, name):
+    commands = [line.split()[1:] for line in (ROOT / "docs/guide/cameras.md").read_text().splitlines() if line.startswith("    aws kinesisvideo tag-stream")]
+    assert len(commands) >= 4
+    aws("kinesisvideo", "create-stream", "--stream-name", name, "--data-retention-in-hours", "1")
+    for command in commands:
+        aws(*[name if word == "door" else word for word in command])
+    tags = aws("kinesisvideo", "list-tags-for-stream", "--stream-name", name)["Tags"]
+    assert tags == dict(command[-1].split("=") for command in commands)
+
+
+def test_signaling_channels_media_storage_tiers_and_edge_configurations(aws, name):
+    kvs = lambda operation, *arguments: aws("kinesisvideo", operation, *arguments)
+    stream = kvs("create-stream", "--stream-name", name, "--data-retention-in-hours", "1", "--stream-storage-configuration", "DefaultStorageTier=WARM")["StreamARN"]
+    assert kvs("describe-stream-storage-configuration", "--stream-name", name)["StreamStorageConfiguration"] == {"DefaultStorageTier": "WARM"}
+    version = kvs("describe-stream", "--stream-name", name)["StreamInfo"]["Version"]
+    kvs("update-stream-storage-configuration", "--stream-name", name, "--current-version", version, "--stream-storage-configuration", "DefaultStorageTier=HOT")
+    arn = kvs("create-signaling-channel", "--channel-name", name, "--single-master-configuration", "MessageTtlSeconds=30")["ChannelARN"]
+    info = kvs("describe-signaling-channel", "--channel-name", name)["ChannelInfo"]
+    assert info["SingleMasterConfiguration"] == {"MessageTtlSeconds": 30}
+    kvs("update-signaling-channel", "--channel-arn", arn, "--current-version", info["Version"], "--single-master-configuration", "MessageTtlSeconds=60")
+    listed = kvs("list-signaling-channels", "--channel-name-condition", f"ComparisonOperator=BEGINS_WITH,ComparisonValue={name}")["ChannelInfoList"]
+    assert [channel["ChannelARN"] for channel in listed] == [arn]
+    kvs("update-media-storage-configuration", "--channel-arn", arn, "--media-storage-configuration", f"Status=ENABLED,StreamARN={stream}")
+    assert kvs("describe-media-storage-configuration", "--channel-name", name)["MediaStorageConfiguration"] == {"Status": "ENABLED", "StreamARN": stream}
+    assert [item["ARN"] for item in kvs("describe-mapped-resource-configuration", "--stream-name", name)["MappedResourceConfigurationList"]] == [arn]
+    endpoints = kvs("get-signaling-channel-endpoint", "--channel-arn", arn, "--single-master-channel-endpoint-configuration", "Protocols=WSS,HTTPS,WEBRTC,Role=MASTER")
+    assert [item["Protocol"] for item in endpoints["ResourceEndpointList"]] == ["WSS", "HTTPS", "WEBRTC"]
+    kvs("delete-signaling-channel", "--channel-arn", arn)
+    hub = f"arn:aws:iot:{REGION}:000000000000:thing/{name}"
+    source = {"MediaUriSecretArn": f"arn:aws:secretsmanager:{REGION}:000000000000:secret:camera", "MediaUriType": "RTSP_URI"}
+    config = {"HubDeviceArn": hub, "RecorderConfig": {"MediaSourceConfig": source}}
+    assert kvs("start-edge-configuration-update", "--stream-name", name, "--edge-config", json.dumps(config))["SyncStatus"] == "SYNCING"
+    assert kvs("describe-edge-configuration", "--stream-name", name)["EdgeConfig"] == config
+    assert [item["StreamARN"] for item in kvs("list-edge-agent-configurations", "--hub-device-arn", hub)["EdgeConfigs"]] == [stream]
+    kvs("delete-edge-configuration", "--stream-name", name)
+    assert "StreamEdgeConfigurationNotFoundException" in aws("kinesisvideo", "describe-edge-configuration", "--stream-name", name, ok=False)
 
 
 def test_data_streams(aws, name):

@@ -271,13 +271,27 @@ fn any_body() -> impl Strategy<Value = Bytes> {
     })
 }
 
+/// Rules of a stream with any tags.
+fn any_limits() -> impl Strategy<Value = RuleLimits> {
+    let backwards = prop::sample::select(vec![Backwards::Refuse, Backwards::Accept, Backwards::Continue]);
+    let duration = limits::FRAGMENT_DURATION_MS_MIN..=limits::FRAGMENT_DURATION_MS_MAX;
+    (duration, any::<bool>(), backwards).prop_map(|(fragment_duration_ms, allow_missing_tracks, backwards)| {
+        RuleLimits {
+            fragment_duration_ms,
+            allow_missing_tracks,
+            backwards,
+            ..RuleLimits::default()
+        }
+    })
+}
+
 proptest! {
     #[test]
     fn however_a_body_is_cut_into_chunks_its_fragments_and_errors_are_the_same(
-        body in any_body(), sizes in prop::collection::vec(1..200_usize, 1..20)
+        body in any_body(), limits in any_limits(), sizes in prop::collection::vec(1..200_usize, 1..20)
     ) {
-        let whole = judge(&body, Timecodes::Absolute, RuleLimits::default(), &[usize::MAX]);
-        let cut = judge(&body, Timecodes::Absolute, RuleLimits::default(), &sizes);
+        let whole = judge(&body, Timecodes::Absolute, limits, &[usize::MAX]);
+        let cut = judge(&body, Timecodes::Absolute, limits, &sizes);
         prop_assert_eq!(&whole.0, &cut.0);
         // Of a fragment that is refused, more or fewer bytes may have been handed on.
         let complete = whole.0.iter().filter(|line| line.starts_with("complete")).count();
@@ -286,12 +300,12 @@ proptest! {
 
     #[test]
     fn no_byte_of_a_broken_body_makes_the_machine_panic(
-        body in any_body(), at in any::<prop::sample::Index>(), value in any::<u8>(), size in 1..64_usize
+        body in any_body(), limits in any_limits(), at in any::<prop::sample::Index>(), value in any::<u8>(), size in 1..64_usize
     ) {
         let mut bytes = body.to_vec();
         let at = at.index(bytes.len());
         bytes[at] = value;
-        let (told, _) = judge(&Bytes::from(bytes), Timecodes::Absolute, RuleLimits::default(), &[size]);
+        let (told, _) = judge(&Bytes::from(bytes), Timecodes::Absolute, limits, &[size]);
         let last = told.last().unwrap();
         prop_assert!(last == "end" || last.starts_with("error 40"), "{last}");
     }
