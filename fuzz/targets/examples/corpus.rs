@@ -12,7 +12,9 @@ use std::path::Path;
 
 use auth::{Credentials, RequestHead, Scope, Secret, payload_hash, presign, sign};
 use base::Timestamp;
+use bytes::{Bytes, BytesMut};
 use fuzz_targets::{ACCESS_KEY_ID, NOW_MS, SECRET};
+use matroska::{Track, TrackKind, Video, writer};
 
 #[path = "../../../crates/matroska/tests/common/generate.rs"]
 mod generate;
@@ -157,6 +159,60 @@ fn write(target: &str, name: &str, bytes: &[u8]) {
     std::fs::write(folder.join(name), bytes).unwrap();
 }
 
+/// Bodies of PutMedia: tagged fragments, timecodes that go back, a track that is silent, one without private data.
+fn put_media_bodies() -> Vec<(&'static str, BytesMut)> {
+    let track = |number, codec_id: &str, private: &'static [u8]| Track {
+        number,
+        uid: number,
+        kind: if number == 1 {
+            TrackKind::Video
+        } else {
+            TrackKind::Audio
+        },
+        codec_id: codec_id.to_owned(),
+        codec_private: Bytes::from_static(private),
+        name: String::new(),
+        language: "eng".to_owned(),
+        default_duration_ns: None,
+        encoded: false,
+        video: (number == 1).then_some(Video { width: 64, height: 48 }),
+        audio: None,
+    };
+    let body = |tracks: &[Track], timecodes: &[u64], times: &[i16]| {
+        let mut body = BytesMut::from(&writer::header(&writer::StreamInfo::default(), tracks)[..]);
+        for timecode in timecodes {
+            writer::put_cluster_head(&mut body, *timecode);
+            for (n, time) in times.iter().enumerate() {
+                let frame = b"\x00\x00\x00\x01\x67\x01\x00\x00\x01\x68\x02\x00\x00\x01\x65";
+                let number = tracks[n % tracks.len()].number;
+                writer::put_simple_block_head(&mut body, number, *time, *time == 0, frame.len());
+                body.extend_from_slice(frame);
+            }
+            body.extend_from_slice(&writer::tags(&[("place", "door")]));
+            body.extend_from_slice(&writer::end_of_fragment());
+        }
+        body
+    };
+    let (video, bare) = (
+        track(1, "V_MPEG4/ISO/AVC", b"\x01avcC"),
+        track(1, "V_MPEG4/ISO/AVC", b""),
+    );
+    let audio = track(2, "A_AAC", b"\x11\x90");
+    vec![
+        (
+            "tagged",
+            body(std::slice::from_ref(&video), &[1000, 2000, 3000], &[0, 40, 80]),
+        ),
+        ("silent", body(&[video.clone(), audio.clone()], &[1000, 2000], &[0])),
+        (
+            "backwards",
+            body(std::slice::from_ref(&video), &[1000, 1000, 500], &[0, 900]),
+        ),
+        ("bare", body(&[bare, audio], &[0, 1000, 2000], &[0, 20, 40])),
+        ("long", body(&[video], &[0, 30_000], &[0, 20_001, 30_000])),
+    ]
+}
+
 fn main() {
     // Small seeds mutate into deeper places.
     let streams = (0u64..)
@@ -169,6 +225,9 @@ fn main() {
             &format!("generated-{seed}"),
             &[&[pieces], &stream[..]].concat(),
         );
+    }
+    for (settings, (name, body)) in [1u8, 5, 10, 17, 134].into_iter().zip(put_media_bodies()) {
+        write("ingest_rules", name, &[&[settings], &body[..]].concat());
     }
     for (name, private, frame) in [
         ("avc", AVC, &b"\x00\x00\x00\x02\x65\x88\x00\x00\x00\x01\x06"[..]),

@@ -14,12 +14,14 @@
 
 pub mod mutate;
 
+mod ingest;
 mod log;
 mod mkv;
 mod packaging;
 mod sigv4;
 mod wire_bodies;
 
+pub use ingest::ingest_rules;
 pub use log::{MemoryDisk, fill, log_recovery};
 pub use mkv::{mkv_codec, mkv_reader};
 pub use packaging::packaging;
@@ -34,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     ("mkv_reader", mkv_reader),
     ("mkv_codec", mkv_codec),
     ("packaging", packaging),
+    ("ingest_rules", ingest_rules),
     ("sigv4", sigv4),
     ("policy", policy),
     ("wire_kinesis", wire_kinesis),

@@ -87,6 +87,7 @@ targets!(
     mkv_reader,
     mkv_codec,
     packaging,
+    ingest_rules,
     sigv4,
     policy,
     wire_kinesis,
