@@ -253,6 +253,12 @@ def test_a_stream_without_codec_private_data_is_described_by_its_own_frames(serv
     path = clip(server, name, tmp_path / "clip.mp4", START_MS, START_MS + 20_000)
     assert frames(path) == [("h264", 50)]
     decodes(path)
+    # The log says so when it comes in, and the stream's tag can have it as AWS does.
+    assert "the track declares no codec private data: players are given what the SPS and PPS in its first frame say" in server.log()
+    server.client("kinesisvideo").tag_stream(StreamName=name, Tags={"sightglass:derive_codec_private": "false"})
+    assert code_of(lambda: get_clip(server, name, START_MS, START_MS + 20_000)) == ("MissingCodecPrivateDataException", 400)
+    server.client("kinesisvideo").untag_stream(StreamName=name, TagKeyList=["sightglass:derive_codec_private"])
+    assert frames(clip(server, name, path, START_MS, START_MS + 20_000)) == [("h264", 50)]
 
 
 def big(server, name, fragments=45, megabytes=2):

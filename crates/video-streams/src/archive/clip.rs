@@ -18,7 +18,7 @@ use wire::kinesisvideo_archived_media::{
     ClipFragmentSelector, ClipFragmentSelectorType, GetClipInput, GetClipOutput, op,
 };
 
-use super::load::{ArchivedTrack, assemble, is_of};
+use super::load::{ArchivedTrack, assemble, check_declared, is_of};
 use super::order;
 use super::outflow::{Outflow, Piece};
 use crate::VideoStreams;
@@ -56,6 +56,9 @@ impl Handle<op::GetClip> for VideoStreams {
         }
         let clip_limits = inner.settings.clip;
         let fragments = select(&*store, state.id, axis, range, clip_limits.fragments).await?;
+        if let Some(first) = fragments.first() {
+            check_declared(&*store, &state, first).await?;
+        }
         let plan = Plan::make(&store, state.id, axis, &fragments, clip_limits.bytes).await?;
         let head = plan.movie.head();
         let len = head.len() as u64 + plan.movie.media_len();

@@ -10,7 +10,9 @@ use packaging::{Frame, Framing, MediaKind, PackagingError, Sample, TrackConfig, 
 use storage::{FragmentInfo, FrameEntry, MediaStore, StreamId};
 
 use crate::error::MediaError;
+use crate::ingest::leniency::IngestSettings;
 use crate::limits;
+use crate::state::StreamState;
 
 /// A stored fragment, ready to be packaged.
 #[derive(Clone, Debug)]
@@ -70,6 +72,26 @@ pub struct Header {
 /// Storage's; `UnsupportedCodec` where no track can be read.
 pub async fn header(store: &dyn MediaStore, stream: StreamId, info: &FragmentInfo) -> Result<Header, MediaError> {
     parse_header(store.read(stream, info.number, 0..info.header_len).await?)
+}
+
+/// Refuses a fragment whose header lacks codec private data, where the stream's tag says that none is to be taken from
+/// frames. Else it reads nothing.
+///
+/// # Errors
+/// Storage's, and those of [`TrackConfig::from_matroska`].
+pub async fn check_declared(
+    store: &dyn MediaStore,
+    state: &StreamState,
+    info: &FragmentInfo,
+) -> Result<(), MediaError> {
+    if IngestSettings::derives_codec_private(&state.record().tags) {
+        return Ok(());
+    }
+    let header = header(store, state.id, info).await?;
+    for track in header.tracks.iter().filter(|track| is_playable(track)) {
+        TrackConfig::from_matroska(track)?;
+    }
+    Ok(())
 }
 
 /// Reads a fragment and its index, and makes samples of its frames. What the header does not say of a track is taken from

@@ -10,4 +10,4 @@ mod order;
 mod outflow;
 
 pub use clip::ClipLimits;
-pub use load::{ArchivedFragment, ArchivedTrack, Header, header, load};
+pub use load::{ArchivedFragment, ArchivedTrack, Header, check_declared, header, load};

@@ -102,6 +102,11 @@ impl IngestSettings {
         }
     }
 
+    /// Whether the tags let what a header lacks be taken from the frames.
+    pub fn derives_codec_private(tags: &BTreeMap<String, String>) -> bool {
+        tags.get(CODEC_PRIVATE_TAG).is_none_or(|value| value != "false")
+    }
+
     /// What the tags say.
     pub fn from_tags(tags: &BTreeMap<String, String>, rules: RuleLimits) -> Result<Self, InvalidSetting> {
         let mut settings = IngestSettings::plain(rules);
