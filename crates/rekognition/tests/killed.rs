@@ -81,6 +81,7 @@ impl Life {
             clock: clock.clone(),
             metrics: &metrics,
             settings: Settings::default(),
+            ports: Default::default(),
         });
         let video = video.await.unwrap();
         let records = DataStreams::open(data_streams::Parts {

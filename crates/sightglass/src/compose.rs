@@ -152,6 +152,7 @@ async fn video(config: &Config, ground: &Ground) -> Result<VideoStreams, Failure
         clock: ground.clock.clone(),
         metrics: &ground.metrics,
         settings,
+        ports: Default::default(),
     };
     Ok(VideoStreams::open(on).await?)
 }
@@ -159,6 +160,8 @@ async fn video(config: &Config, ground: &Ground) -> Result<VideoStreams, Failure
 fn background(ground: &Ground, video: &VideoStreams, records: &Arc<DataStreams>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let video = video.clone();
+    let delivering = video.clone();
+    tasks.spawn(async move { delivering.run_deliveries().await });
     tasks.spawn(async move { video.run_retention().await });
     let records = records.clone();
     tasks.spawn(records.run());

@@ -30,7 +30,7 @@ impl From<Unresolved> for ControlError {
     }
 }
 
-fn resolve(
+pub(crate) fn resolve(
     inner: &Inner,
     context: &RequestContext,
     name: Option<&String>,

@@ -7,6 +7,7 @@ use packaging::PackagingError;
 use storage::CatalogError;
 
 use crate::limits;
+use crate::ports::StillsError;
 
 /// Why an operation on streams was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +91,9 @@ pub enum MediaError {
     /// The stored media is none that players can be given.
     #[error(transparent)]
     Packaging(#[from] PackagingError),
+    /// Images cannot be made.
+    #[error(transparent)]
+    Stills(#[from] StillsError),
     /// Storage failed.
     #[error(transparent)]
     Storage(#[from] storage::Error),
@@ -134,6 +138,9 @@ impl From<MediaError> for ApiError {
                 ApiError::client("ResourceNotFoundException", MediaError::NotFound.to_string())
             }
             MediaError::InvalidArgument(_) => ApiError::client("InvalidArgumentException", message),
+            MediaError::Stills(StillsError::Absent(_)) => ApiError::client("InvalidArgumentException", message),
+            MediaError::Stills(StillsError::Busy) => ApiError::client("ClientLimitExceededException", message),
+            MediaError::Stills(StillsError::Failed(_)) => ApiError::server("InternalFailure", INTERNAL, message),
             MediaError::ConnectionLimit { .. } => ApiError::client("ConnectionLimitExceededException", message),
             MediaError::Closed => {
                 ApiError::server("ServiceUnavailable", message, "the store is closed").with_status(503)

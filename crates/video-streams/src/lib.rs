@@ -6,13 +6,17 @@
 pub mod archive;
 pub mod consumer;
 mod control;
+mod deliver;
 pub mod error;
 pub mod follow;
+pub mod images;
 pub mod ingest;
 pub mod limits;
 pub mod live;
 pub mod media;
 pub mod metrics;
+pub mod notify;
+pub mod ports;
 pub mod records;
 mod retention;
 pub mod service;

@@ -165,3 +165,74 @@ pub const RETENTION_EVERY: Duration = Duration::from_secs(30);
 /// Bytes that a stream may store before a sweep is asked for ahead of its time, so that byte limits are kept while media
 /// comes in fast. Ours.
 pub const UNSWEPT_BYTES: u64 = 64 << 20;
+
+/// Least distance of the sampling points of images. AWS: 200 ms.
+pub const SAMPLING_INTERVAL_MS_MIN: i32 = 200;
+
+/// Quality of JPEG images unless the caller says. AWS: 80.
+pub const JPEG_QUALITY_DEFAULT: u8 = 80;
+
+/// Stored fragments whose wishes for deliveries are remembered for each stream that wants any. Ours: a follower that is
+/// further behind reads the fragments.
+pub const RECENT_TRIGGERS: usize = 256;
+
+/// Deliveries under way at once in the server. Ours.
+pub const DELIVERIES_AT_ONCE: usize = 64;
+
+/// The pause after the first failed try of a delivery; it doubles with each further one. Ours.
+pub const DELIVERY_PAUSE_MIN: Duration = Duration::from_millis(500);
+
+/// The longest pause between two tries of a delivery. Ours; SNS ends its own retries of an HTTP endpoint with this one.
+pub const DELIVERY_PAUSE_MAX: Duration = Duration::from_secs(20);
+
+/// Between two writes of how far deliveries have come; after a crash, what was delivered since is delivered again. Ours.
+pub const CURSORS_SAVE_EVERY: Duration = Duration::from_secs(1);
+
+/// Positions written in one commit. Ours, below the catalog's own limit.
+pub const CURSORS_AT_ONCE: usize = 128;
+
+/// Between two looks for streams without the follower that they want. Ours: a change of configuration is told at once.
+pub const DELIVERIES_LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// Distance of the sampling points of GetImages unless the caller says. AWS documents none; this was the least that its
+/// first version took.
+pub const SAMPLING_INTERVAL_MS_DEFAULT: i32 = 3000;
+
+/// Longest range of a GetImages. AWS: 300 s.
+pub const IMAGES_RANGE_MS: i64 = 300_000;
+
+/// Images of one GetImages page. AWS: 25, also where MaxResults (up to 100) asks for more.
+pub const IMAGES_PAGE: usize = 25;
+
+/// Longest base64 text of an image. AWS: 6 MiB.
+pub const IMAGE_CONTENT_BYTES: usize = 6 * 1024 * 1024;
+
+/// Widest image. Model: 3840.
+pub const IMAGE_WIDTH_MAX: u32 = 3840;
+
+/// Highest image. Model: 2160.
+pub const IMAGE_HEIGHT_MAX: u32 = 2160;
+
+/// Bytes of images after which a GetImages page ends early. Ours: the answer is held in memory.
+pub const IMAGES_PAGE_BYTES: usize = 24 * 1024 * 1024;
+
+/// Time after which a GetImages page ends early. Ours: clients wait 60 s for an answer unless told otherwise.
+pub const IMAGES_PAGE_TIME: Duration = Duration::from_secs(15);
+
+/// GetImages at work at once in the server. Ours: each may hold [`IMAGE_DECODE_BYTES`] and an answer.
+pub const IMAGES_AT_ONCE: usize = 4;
+
+/// How long one more waits for its turn before it gets ClientLimitExceededException. Ours.
+pub const IMAGES_WAIT: Duration = Duration::from_secs(10);
+
+/// Bytes of encoded frames that are given to the decoder for one fragment's images. Ours: the largest fragment.
+pub const IMAGE_DECODE_BYTES: u64 = FRAGMENT_BYTES;
+
+/// Fragments before the wanted frame's own in which its key frame is looked for. Ours.
+pub const IMAGE_LOOK_BACK_FRAGMENTS: usize = 4;
+
+/// How much earlier the server received such a fragment at most. Ours: three of the longest.
+pub const IMAGE_LOOK_BACK_MS: i64 = 3 * FRAGMENT_DURATION_MS;
+
+/// Fragments that begin within the time of one sampling point and are looked through for its frame. Ours.
+pub const IMAGE_FRAGMENTS_SEARCHED: usize = 32;

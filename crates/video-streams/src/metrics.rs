@@ -10,6 +10,7 @@ use base::metrics::{Histogram, IntCounter, IntCounterVec, IntGaugeVec, MetricErr
 
 use parking_lot::Mutex;
 
+use crate::deliver::Kind;
 use crate::ingest::acks::{Ack, AckError};
 use crate::ingest::leniency::Leniency;
 use crate::limits;
@@ -34,6 +35,7 @@ pub struct VideoMetrics {
     key_interval_ms: IntGaugeVec,
     /// Streams with series of their own, and the connections that measure them.
     measured: Arc<Mutex<BTreeMap<ResourceName, usize>>>,
+    deliveries: IntCounterVec,
 }
 
 impl VideoMetrics {
@@ -101,6 +103,11 @@ impl VideoMetrics {
                 &["account", "region", "stream"],
             )?,
             measured: Arc::default(),
+            deliveries: metrics.counter(
+                "sightglass_video_deliveries_total",
+                "Notifications and sets of generated images of tagged fragments, by what became of them.",
+                &["kind", "result"],
+            )?,
         };
         // A series that exists from the start can be alerted on.
         for error in AckError::ALL {
@@ -153,6 +160,10 @@ impl VideoMetrics {
 
     pub(crate) fn dropped_behind(&self) {
         self.dropped_behind.inc();
+    }
+
+    pub(crate) fn delivery(&self, kind: Kind, result: &str) {
+        self.deliveries.with_label_values(&[kind.as_str(), result]).inc();
     }
 
     pub(crate) fn trimmed(&self, fragments: u64) {

@@ -4,6 +4,7 @@
 //! number in the log it is, so that a server that starts finds every stream, and a deletion that was cut off is finished.
 //! A third, `ACCOUNT/REGION/video-stream-created`, keeps the youngest creation time given out, so that two streams of one
 //! account and region never share an ARN, not even when a name is made, deleted and made again within a millisecond.
+//! `-/-/video-stream-cursor/ID/KIND` holds how far deliveries have come ([`crate::deliver`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use storage::catalog::{get_json, next_id, page_json, put_json};
 use storage::{Catalog, CatalogError, CatalogKey, Change, Expect, StreamId};
 
+use crate::deliver::Kind;
 use crate::error::ControlError;
+use crate::images::config::ImageGeneration;
+use crate::notify::config::Notification;
 use crate::streams::StreamArn;
 
 /// Tries of a commit that others interfere with.
@@ -51,6 +55,12 @@ pub struct StreamRecord {
     /// Its tags.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
+    /// Which images are made of tagged fragments, and where they go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_generation: Option<ImageGeneration>,
+    /// Who is told of tagged fragments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notification: Option<Notification>,
 }
 
 impl StreamRecord {
@@ -103,6 +113,11 @@ fn owners() -> CatalogKey {
 
 fn owner_key(id: StreamId) -> CatalogKey {
     owners().with(&format!("{:020}", id.0))
+}
+
+fn cursor_key(id: StreamId, kind: Kind) -> CatalogKey {
+    let all = CatalogKey::server().with("video-stream-cursor");
+    all.with(&format!("{:020}", id.0)).with(kind.as_str())
 }
 
 /// A version as AWS writes them: 20 letters and digits.
@@ -205,14 +220,48 @@ impl Records {
     pub async fn update(
         &self,
         arn: &StreamArn,
+        change: impl FnMut(&mut StreamRecord) -> Result<(), ControlError>,
+    ) -> Result<StreamRecord, ControlError> {
+        self.update_with(arn, change, |_, _| Ok(None)).await
+    }
+
+    /// Changes a stream like [`Records::update`], and with it the cursor of what is delivered: what is newly wanted begins
+    /// after `newest`.
+    pub(crate) async fn update_delivery(
+        &self,
+        arn: &StreamArn,
+        kind: Kind,
+        newest: u64,
+        change: impl FnMut(&mut StreamRecord) -> Result<(), ControlError>,
+    ) -> Result<StreamRecord, ControlError> {
+        let cursor = |before: &StreamRecord, after: &StreamRecord| {
+            let key: String = cursor_key(StreamId(after.id), kind).into();
+            Ok(match (kind.wanted(before), kind.wanted(after)) {
+                (false, true) => Some(put_json(key, &newest, Expect::Any)?),
+                (true, false) => Some(Change::Delete {
+                    key,
+                    expect: Expect::Any,
+                }),
+                _ => None,
+            })
+        };
+        self.update_with(arn, change, cursor).await
+    }
+
+    async fn update_with(
+        &self,
+        arn: &StreamArn,
         mut change: impl FnMut(&mut StreamRecord) -> Result<(), ControlError>,
+        also: impl Fn(&StreamRecord, &StreamRecord) -> Result<Option<Change>, CatalogError>,
     ) -> Result<StreamRecord, ControlError> {
         let key = record_key(&arn.name);
         for _ in 0..TRIES {
-            let (version, mut record) = self.current(arn).await?;
+            let (version, before) = self.current(arn).await?;
+            let mut record = before.clone();
             change(&mut record)?;
             record.version = new_version();
-            let commit = vec![put_json(&key, &record, Expect::Version(version))?];
+            let mut commit = vec![put_json(&key, &record, Expect::Version(version))?];
+            commit.extend(also(&before, &record)?);
             match self.catalog.commit(commit).await {
                 Ok(_) => return Ok(record),
                 Err(error) if error.is_conflict() => {}
@@ -254,12 +303,27 @@ impl Records {
 
     /// The fragments of a deleted stream are gone.
     pub async fn deleted(&self, id: StreamId) -> Result<(), CatalogError> {
-        let key = owner_key(id).into();
+        let cursors = Kind::ALL.map(|kind| cursor_key(id, kind).into());
+        let keys = cursors.into_iter().chain([owner_key(id).into()]);
         let expect = Expect::Any;
-        self.catalog
-            .commit(vec![Change::Delete { key, expect }])
-            .await
-            .map(drop)
+        let gone = keys.map(|key| Change::Delete { key, expect }).collect();
+        self.catalog.commit(gone).await.map(drop)
+    }
+
+    /// How far a delivery has come.
+    pub(crate) async fn cursor(&self, id: StreamId, kind: Kind) -> Result<Option<u64>, CatalogError> {
+        let found = get_json::<u64>(&*self.catalog, cursor_key(id, kind)).await?;
+        Ok(found.map(|entry| entry.value))
+    }
+
+    /// Keeps how far deliveries have come.
+    pub(crate) async fn save_cursors(
+        &self,
+        positions: impl Iterator<Item = (StreamId, Kind, u64)>,
+    ) -> Result<(), CatalogError> {
+        let put = |(id, kind, position)| put_json(cursor_key(id, kind), &position, Expect::Any);
+        let commit = positions.map(put).collect::<Result<Vec<_>, _>>()?;
+        self.catalog.commit(commit).await.map(drop)
     }
 
     async fn current(&self, arn: &StreamArn) -> Result<(u64, StreamRecord), ControlError> {

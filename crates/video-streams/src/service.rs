@@ -5,15 +5,17 @@ use std::sync::Arc;
 use base::metrics::Metrics;
 use base::{Clock, RequestContext};
 use storage::{Catalog, MediaStore};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, Semaphore};
 use wire::Registry;
 
 use crate::consumer::{Consumer, ConsumerError, StartAt, StreamRef};
 use crate::control::channels::record::Channels;
 use crate::control::edge::record::EdgeConfigs;
+use crate::deliver::Kind;
 use crate::ingest::rules::RuleLimits;
 use crate::limits;
 use crate::metrics::VideoMetrics;
+use crate::ports::Ports;
 use crate::records::Records;
 use crate::state::{Stores, StreamState};
 use crate::streams::{Owner, Streams};
@@ -63,6 +65,8 @@ pub struct Dependencies<'a> {
     pub metrics: &'a Metrics,
     /// What the operator set.
     pub settings: Settings,
+    /// Decoder, bucket and topics, where there are any.
+    pub ports: Ports,
 }
 
 /// Why the service did not start.
@@ -98,6 +102,11 @@ pub(crate) struct Inner {
     pub changes: Mutex<()>,
     /// Asks the retention task to look now.
     pub sweep: Arc<Notify>,
+    pub ports: Ports,
+    /// Tells the delivering task that a stream wants something else.
+    pub deliveries: Notify,
+    /// One for each GetImages that may be at work.
+    pub image_slots: Semaphore,
 }
 
 impl VideoStreams {
@@ -117,7 +126,14 @@ impl VideoStreams {
         }
         let streams = Streams::default();
         for (arn, record) in loaded.streams {
-            streams.insert(StreamState::new(arn, record, stores.clone()));
+            let wanted = Kind::ALL.map(|kind| (kind, kind.wanted(&record)));
+            let state = StreamState::new(arn, record, stores.clone());
+            for (kind, _) in wanted.into_iter().filter(|(_, wanted)| *wanted) {
+                let kept = records.cursor(state.id, kind).await?;
+                let newest = || *stores.durable.subscribe(state.id).borrow();
+                state.cursors.of(kind).set(Some(kept.unwrap_or_else(newest)));
+            }
+            streams.insert(state);
         }
         Ok(VideoStreams {
             inner: Arc::new(Inner {
@@ -131,6 +147,9 @@ impl VideoStreams {
                 stores,
                 changes: Mutex::new(()),
                 sweep: Arc::new(Notify::new()),
+                ports: on.ports,
+                deliveries: Notify::new(),
+                image_slots: Semaphore::new(limits::IMAGES_AT_ONCE),
             }),
         })
     }
@@ -168,10 +187,15 @@ impl VideoStreams {
             .register::<op::DescribeEdgeConfiguration, _>(&service)
             .register::<op::DeleteEdgeConfiguration, _>(&service)
             .register::<op::ListEdgeAgentConfigurations, _>(&service)
+            .register::<op::DescribeImageGenerationConfiguration, _>(&service)
+            .register::<op::UpdateImageGenerationConfiguration, _>(&service)
+            .register::<op::DescribeNotificationConfiguration, _>(&service)
+            .register::<op::UpdateNotificationConfiguration, _>(&service)
             .register::<wire::kinesisvideo_media::op::PutMedia, _>(&service)
             .register::<wire::kinesisvideo_media::op::GetMedia, _>(&service)
             .register::<wire::kinesisvideo_archived_media::op::ListFragments, _>(&service)
             .register::<wire::kinesisvideo_archived_media::op::GetClip, _>(&service)
+            .register::<wire::kinesisvideo_archived_media::op::GetImages, _>(&service)
             .register::<wire::kinesisvideo_archived_media::op::GetMediaForFragmentList, _>(&service);
     }
 

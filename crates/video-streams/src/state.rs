@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 use storage::{MediaStore, StreamId};
 use tokio::sync::watch;
 
+use crate::deliver::{Cursors, RecentTriggers};
 use crate::live::Hub;
 use crate::metrics::VideoMetrics;
 use crate::records::StreamRecord;
@@ -43,6 +44,10 @@ pub struct StreamState {
     pub arn: StreamArn,
     /// Its live tail.
     pub hub: Arc<Hub>,
+    /// How far its deliveries have come.
+    pub(crate) cursors: Cursors,
+    /// What its fragments stored last ask for.
+    pub(crate) recent_triggers: RecentTriggers,
     stores: Stores,
     record: RwLock<Arc<StreamRecord>>,
     unswept: AtomicU64,
@@ -80,6 +85,8 @@ impl StreamState {
             id: StreamId(record.id),
             arn,
             hub: Hub::new(),
+            cursors: Cursors::default(),
+            recent_triggers: RecentTriggers::default(),
             stores,
             record: RwLock::new(Arc::new(record)),
             unswept: AtomicU64::new(0),

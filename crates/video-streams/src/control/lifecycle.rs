@@ -40,6 +40,8 @@ impl Handle<op::CreateStream> for VideoStreams {
                 .stream_storage_configuration
                 .map(|storage| storage.default_storage_tier.to_string()),
             tags: new_tags,
+            image_generation: None,
+            notification: None,
         };
         let _changing = inner.changes.lock().await;
         if inner.streams.by_name(&name).is_some() {

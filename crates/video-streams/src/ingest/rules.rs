@@ -15,6 +15,7 @@ use base::Timestamp;
 use bytes::{Bytes, BytesMut};
 use matroska::{Block, Event, Track, TrackKind, Tracks};
 
+use crate::deliver::Triggers;
 use crate::ingest::acks::AckError;
 use crate::ingest::fingerprint::fingerprint;
 use crate::ingest::in_band::{InBand, LookOut};
@@ -140,6 +141,8 @@ pub struct Complete {
     pub key_interval_ms: Option<i64>,
     /// See [`fingerprint`].
     pub tracks_hash: u64,
+    /// What its tags ask for.
+    pub(crate) triggers: Triggers,
 }
 
 /// What was measured of the fragment that came last, whole or not.
@@ -196,6 +199,7 @@ struct Open {
     frames: Vec<FrameEntry>,
     spans: Vec<Span>,
     tags: usize,
+    triggers: Triggers,
     ends: bool,
     producer_timestamp: Timestamp,
 }
@@ -226,6 +230,7 @@ pub struct Rules {
     between: Vec<Bytes>,
     between_bytes: usize,
     between_tags: usize,
+    between_triggers: Triggers,
     /// Of the bytes that the pending cluster holds, those in front of it.
     prefix_bytes: u64,
     refused_timecode: Option<u64>,
@@ -264,6 +269,7 @@ impl Rules {
             between: Vec::new(),
             between_bytes: 0,
             between_tags: 0,
+            between_triggers: Triggers::default(),
             prefix_bytes: 0,
             refused_timecode: None,
             before: None,
@@ -456,6 +462,7 @@ impl Rules {
             frames: Vec::new(),
             spans: vec![Span::default(); self.tracks.as_ref().map_or(0, |tracks| tracks.len())],
             tags: std::mem::take(&mut self.between_tags),
+            triggers: std::mem::take(&mut self.between_triggers),
             ends: false,
             producer_timestamp,
         }));
@@ -532,14 +539,15 @@ impl Rules {
     }
 
     fn tag(&mut self, tag: &matroska::Tag) -> Result<(), AckError> {
-        let count = match &mut self.section {
+        let (count, triggers) = match &mut self.section {
             Section::Open(open) => {
                 open.ends |= tag.is_end_of_fragment();
-                &mut open.tags
+                (&mut open.tags, &mut open.triggers)
             }
-            Section::Between => &mut self.between_tags,
+            Section::Between => (&mut self.between_tags, &mut self.between_triggers),
             _ => return Ok(()),
         };
+        triggers.see(&tag.name);
         *count += 1;
         let legal = *count <= limits::FRAGMENT_TAGS
             && tag.name.len() <= limits::TAG_NAME_BYTES
@@ -590,6 +598,7 @@ impl Rules {
             bytes: open.bytes,
             key_interval_ms: self.key_interval_ms,
             tracks_hash: self.tracks_hash,
+            triggers: open.triggers,
             frames: open.frames,
         })))
     }

@@ -20,6 +20,7 @@ use storage::{FragmentSink, FragmentSummary, FrameEntry};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::deliver::Triggers;
 use crate::ingest::acks::{Ack, AckError, AckedFragment};
 use crate::ingest::leniency::{IngestSettings, Leniency, advice};
 use crate::ingest::rules::{Begin, Complete, Report, Rules, Step, Timecodes};
@@ -114,6 +115,7 @@ struct Open {
 struct Commit {
     open: Open,
     summary: FragmentSummary,
+    triggers: Triggers,
 }
 
 struct Session {
@@ -429,7 +431,12 @@ impl Session {
         open.publisher.end();
         self.acker.send(Ack::Received(open.acked)).await;
         let summary = summary(&open, &complete);
-        let commit = Commit { open, summary };
+        let triggers = complete.triggers;
+        let commit = Commit {
+            open,
+            summary,
+            triggers,
+        };
         self.commits.send(commit).await.map_err(|_| End::CommitFailed)
     }
 
@@ -579,6 +586,9 @@ impl Commit {
         match sink.commit(self.summary).await {
             Ok(info) => {
                 publisher.stored(info.position);
+                if durable && context.stream.cursors.any() {
+                    context.stream.recent_triggers.note(info.position, self.triggers);
+                }
                 context.metrics.stored(u64::from(info.size), durable);
                 if context.stream.count_unswept(u64::from(info.size)) > limits::UNSWEPT_BYTES {
                     context.sweep.notify_one();

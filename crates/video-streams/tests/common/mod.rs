@@ -16,6 +16,7 @@ use futures_util::StreamExt;
 use matroska::{Event, Limits, Reader};
 use storage::{Catalog, LogOptions, LogStore, MediaStore, MemoryCatalog, MemoryMediaStore, MemoryOptions};
 use tokio::sync::mpsc;
+use video_streams::ports::Ports;
 use video_streams::{Dependencies, Settings, VideoStreams};
 use wire::kinesisvideo as kv;
 use wire::kinesisvideo_archived_media as archived;
@@ -63,6 +64,7 @@ pub struct Service {
     pub catalog: Arc<MemoryCatalog>,
     pub metrics: Metrics,
     pub durable: Arc<dyn MediaStore>,
+    pub ports: Ports,
     kept: Kept,
 }
 
@@ -75,6 +77,12 @@ pub struct Kept {
 impl Service {
     pub async fn start() -> Self {
         Self::with(Settings::default(), |store| store).await
+    }
+
+    /// A service with these ports.
+    pub async fn with_ports(ports: Ports) -> Self {
+        let service = Self::start().await;
+        Service { ports, ..service }.restart().await
     }
 
     /// A service with these settings, whose durable store is what `wrap` makes of the log's.
@@ -93,7 +101,7 @@ impl Service {
             _log: log,
             _directory: directory,
         };
-        Self::on(settings, media, clock, catalog, kept).await
+        Self::on(settings, media, clock, catalog, Ports::default(), kept).await
     }
 
     /// A service that starts on what another has left.
@@ -102,10 +110,11 @@ impl Service {
             clock,
             catalog,
             durable,
+            ports,
             kept,
             ..
         } = self;
-        Self::on(Settings::default(), durable, clock, catalog, kept).await
+        Self::on(Settings::default(), durable, clock, catalog, ports, kept).await
     }
 
     async fn on(
@@ -113,6 +122,7 @@ impl Service {
         durable: Arc<dyn MediaStore>,
         clock: Arc<ManualClock>,
         catalog: Arc<MemoryCatalog>,
+        ports: Ports,
         kept: Kept,
     ) -> Self {
         let memory = MemoryMediaStore::new(durable.clone(), clock.clone(), MemoryOptions::default());
@@ -124,6 +134,7 @@ impl Service {
             clock: clock.clone(),
             metrics: &metrics,
             settings,
+            ports: ports.clone(),
         });
         Service {
             video: video.await.unwrap(),
@@ -131,6 +142,7 @@ impl Service {
             catalog,
             metrics,
             durable,
+            ports,
             kept,
         }
     }
