@@ -101,6 +101,7 @@ async fn lay(config: &Config, data: &DataDir, clock: Arc<dyn Clock>) -> Result<G
     let keys = Arc::new(KeyStore::open(ring.clone(), table, clock.clone(), root, config.account).await?);
     let options = LogOptions {
         on_fatal: Arc::new(|error| give_up(error)),
+        index: data.index_home(),
         ..LogOptions::default()
     };
     let log = LogStore::open(data.log_disk()?, clock.clone(), options, &metrics)?;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base::Timestamp;
 
-use crate::StreamId;
 use crate::records::ShardId;
+use crate::{FragmentNumber, StreamId};
 
 /// A set of u64 as disjoint, non-adjacent half-open ranges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,6 +66,14 @@ pub(crate) struct StreamControl {
     /// Commit positions that are trimmed.
     pub gone: RangeSet,
     pub shards: BTreeMap<ShardId, ShardControl>,
+}
+
+impl StreamControl {
+    /// A fragment was committed.
+    pub fn pass(&mut self, number: FragmentNumber, position: u64) {
+        self.next_position = self.next_position.max(position.saturating_add(1));
+        self.numbers_through = self.numbers_through.max(number.sequence());
+    }
 }
 
 /// Control state of the whole log.

@@ -8,6 +8,7 @@
 //! | `catalog.db` | the catalog; `catalog.db-reserve` beside it is space kept for deletions on a full disk |
 //! | `faces.db` | collections and face vectors; `faces.db-reserve` likewise |
 //! | `log/` | the segment log of media and records |
+//! | `index.db` | the index of fragments that is not in memory; may be removed, the next start builds it from the log |
 //! | `keyring` | master keys, mode 0600 |
 //! | `root-key` | the root key made at first start, mode 0600 |
 
@@ -22,6 +23,7 @@ use base::{Clock, Disk, SystemDisk, Timestamp, read_small, replace_small};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::IndexHome;
 use crate::catalog::{CatalogError, SqliteCatalog, SqliteOptions, sqlite_copy};
 
 /// The newest layout that this program knows.
@@ -34,6 +36,7 @@ pub(crate) const FORMAT_FILE: &str = "format";
 pub(crate) const LOCK_FILE: &str = "lock";
 pub(crate) const CATALOG_FILE: &str = "catalog.db";
 pub(crate) const FACES_FILE: &str = "faces.db";
+pub(crate) const INDEX_FILE: &str = "index.db";
 pub(crate) const LOG_FOLDER: &str = "log";
 pub(crate) const KEYRING_FILE: &str = "keyring";
 pub(crate) const ROOT_KEY_FILE: &str = "root-key";
@@ -231,6 +234,11 @@ impl DataDir {
     pub fn log_disk(&self) -> Result<Arc<dyn Disk>, DataDirError> {
         let folder = self.path.join(LOG_FOLDER);
         Ok(crate::best_disk(SystemDisk::open(&folder).map_err(io_at(&folder))?))
+    }
+
+    /// Where the index of fragments is.
+    pub fn index_home(&self) -> IndexHome {
+        IndexHome::file(&self.path.join(INDEX_FILE))
     }
 
     /// Reads the databases through and gives what is wrong with them, a line each; nothing is changed.

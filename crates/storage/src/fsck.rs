@@ -1,4 +1,4 @@
-//! Checks a log that nobody has open, byte for byte, and changes nothing. Every byte that was written and is still needed
+//! Checks a log that nobody has open, byte for byte, and the index on disk beside it, and changes nothing. Every byte that was written and is still needed
 //! is covered: headers and payloads by their checksums, padding by being zero, fragments by the sum over their extents,
 //! numbers and positions by being unique.
 
@@ -12,21 +12,26 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::control::Control;
+use crate::datadir::INDEX_FILE;
 use crate::frame::{HEADER, Header, Kind};
 use crate::index::Entry;
+use crate::index_db::IndexDb;
 use crate::lane_records::unpack_arrival;
 use crate::payload::take_records;
 use crate::records::ShardId;
 use crate::recover::{Found, find_segments, gather_control, proven_ends};
 use crate::scan::Depth;
 use crate::state::Place;
-use crate::{Error, StreamId};
+use crate::{Error, IndexHome, StreamId};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Severity {
     /// The tail of an unfinished write. The next open cuts it; nobody had been told that it was durable.
     TornTail,
+    /// The index on disk does not say what the log says. The log is the truth: without the file the next start builds it
+    /// again.
+    Index,
     /// Durable data that is not what was written.
     Damage,
 }
@@ -61,6 +66,8 @@ pub struct FsckReport {
     pub fragments: u64,
     /// Records that can be read.
     pub records: u64,
+    /// Rows of the fragment index on disk that were held against the log.
+    pub index_rows: u64,
     /// Everything that is wrong.
     pub findings: Vec<Finding>,
 }
@@ -82,6 +89,7 @@ impl fmt::Display for FsckReport {
         for finding in &self.findings {
             let word = match finding.severity {
                 Severity::TornTail => "torn tail",
+                Severity::Index => "INDEX",
                 Severity::Damage => "DAMAGE",
             };
             write!(
@@ -103,6 +111,11 @@ impl fmt::Display for FsckReport {
 
 /// Checks the log on `disk`. An error means that it could not be read at all; what is wrong with it is in the report.
 pub fn fsck(disk: &Arc<dyn Disk>) -> Result<FsckReport, Error> {
+    fsck_with_index(disk, &IndexHome::memory())
+}
+
+/// As [`fsck`], and holds the index on disk against the log.
+pub fn fsck_with_index(disk: &Arc<dyn Disk>, index: &IndexHome) -> Result<FsckReport, Error> {
     let (found, _) = find_segments(disk, Depth::Everything)?;
     let proven = proven_ends(&found);
     let control = gather_control(&found);
@@ -126,6 +139,7 @@ pub fn fsck(disk: &Arc<dyn Disk>) -> Result<FsckReport, Error> {
         check.commits(f);
     }
     check.overlaps();
+    check.index(&found, index);
     check
         .report
         .findings
@@ -368,6 +382,66 @@ impl Check {
             return Some(format!("the extents of {} do not add up to it", entry.info.number));
         }
         None
+    }
+
+    /// Invariant 2: every row is a fragment of the log, and settled segments have a row for each of theirs. Rows of what is
+    /// gone may be left; nobody is shown them.
+    fn index(&mut self, found: &[Found], home: &IndexHome) {
+        let db = match IndexDb::peek(home) {
+            Ok(Some(db)) => db,
+            Ok(None) => return,
+            Err(error) => return self.find_index(None, format!("it cannot be read: {error}")),
+        };
+        let mut live: HashMap<(u64, u64), (&Entry<Place>, bool)> = HashMap::new();
+        for frame in found.iter().flat_map(|f| &f.scan.frames) {
+            if let Some(entry) = frame.commit.as_deref()
+                && is_live(&self.control, StreamId(frame.header.stream), entry)
+            {
+                live.insert((frame.header.stream, entry.info.number.sequence()), (entry, false));
+            }
+        }
+        let (mut rows, mut strange) = (0, Vec::new());
+        let control = &self.control;
+        let read = db.every(&mut |stream, row| {
+            rows += 1;
+            match live.get_mut(&(stream.0, row.info.number.sequence())) {
+                Some((entry, seen)) if **entry == row => *seen = true,
+                None if !is_live(control, stream, &row) => {}
+                Some(_) | None => strange.push((stream, row.info.number)),
+            }
+        });
+        let settled: HashSet<u64> = match read.and_then(|()| db.segments()) {
+            Ok(segments) => segments
+                .iter()
+                .filter(|(_, s)| s.seat.is_some())
+                .map(|(id, _)| *id)
+                .collect(),
+            Err(error) => return self.find_index(None, format!("it cannot be read: {error}")),
+        };
+        let missing = live
+            .iter()
+            .filter(|(_, (entry, seen))| !seen && settled.contains(&entry.place.commit.segment));
+        let missing: Vec<_> = missing
+            .map(|((stream, _), (entry, _))| (*stream, entry.info.number))
+            .collect();
+        self.report.index_rows = rows;
+        for (stream, number) in strange {
+            self.find_index(Some(stream.0), format!("a row of {number} is not what the log says"));
+        }
+        for (stream, number) in missing {
+            self.find_index(Some(stream), format!("there is no row of {number}"));
+        }
+    }
+
+    fn find_index(&mut self, stream: Option<u64>, what: String) {
+        self.report.findings.push(Finding {
+            severity: Severity::Index,
+            file: INDEX_FILE.to_owned(),
+            segment: 0,
+            offset: 0,
+            stream,
+            what,
+        });
     }
 
     /// No index of a shard lies in two frames.

@@ -7,9 +7,10 @@ use base::Timestamp;
 
 use crate::FragmentNumber;
 use crate::control::RangeSet;
+use crate::index_db::Piece;
 use crate::limits::{COVERAGE_FRAGMENTS_MAX, LIST_LIMIT_MAX};
 use crate::media::{
-    Coverage, CoverageQuery, Cursor, FragmentInfo, FragmentQuery, FragmentRange, Span, TimeAxis, Usage,
+    Coverage, CoverageQuery, Cursor, FragmentInfo, FragmentQuery, FragmentRange, ListPlace, Span, TimeAxis, Usage,
 };
 
 /// One fragment.
@@ -82,20 +83,16 @@ impl<P: Clone> StreamIndex<P> {
         (entry.info.number == number).then_some(entry)
     }
 
+    /// The fragment of a sequence.
+    pub fn get_sequence(&self, sequence: u64) -> Option<&Entry<P>> {
+        let entry = self.by_number.get(self.first_from(sequence))?;
+        (entry.info.number.sequence() == sequence).then_some(entry)
+    }
+
     pub fn list(&self, query: &FragmentQuery) -> Vec<FragmentInfo> {
         let range = query.range;
-        let wanted = |info: &FragmentInfo| match range {
-            FragmentRange::All => true,
-            FragmentRange::Number(from, to) => (from..=to).contains(&info.number),
-            FragmentRange::Time(axis, from, to) => (from..=to).contains(&info.start(axis)),
-        };
-        let behind = |info: &FragmentInfo| match query.after {
-            None => true,
-            Some(after) if query.newest_first => range.place_of(info) < after,
-            Some(after) => range.place_of(info) > after,
-        };
         let infos = self.by_number.iter().map(|e| e.info);
-        let mut found: Vec<FragmentInfo> = infos.filter(|i| wanted(i) && behind(i)).collect();
+        let mut found: Vec<FragmentInfo> = infos.filter(|info| query.wants(info)).collect();
         if matches!(range, FragmentRange::Time(..)) {
             found.sort_unstable_by_key(|info| range.place_of(info));
         }
@@ -107,33 +104,26 @@ impl<P: Clone> StreamIndex<P> {
     }
 
     pub fn coverage(&self, query: &CoverageQuery) -> Coverage {
-        let (axis, range) = (
-            query.axis,
-            FragmentRange::Time(query.axis, Timestamp::from_millis(i64::MIN), query.to),
-        );
-        let touches = |info: &FragmentInfo| {
-            info.start(axis) <= query.to && (info.start(axis) >= query.from || info.end(axis) > query.from)
-        };
-        let behind = |info: &FragmentInfo| query.after.is_none_or(|after| range.place_of(info) > after);
-        let infos = self.by_number.iter().map(|e| e.info);
-        let mut found: Vec<FragmentInfo> = infos.filter(|i| touches(i) && behind(i)).collect();
-        found.sort_unstable_by_key(|info| range.place_of(info));
-        let mut coverage = Coverage::default();
-        let mut last = None;
-        for (n, info) in found.iter().enumerate() {
-            let span = Span {
-                start: info.start(axis),
-                end: info.end(axis),
-                fragments: 1,
-                bytes: u64::from(info.size),
-            };
-            if n >= COVERAGE_FRAGMENTS_MAX || !coverage.add(span, query.gap_ms, query.limit.max(1)) {
-                coverage.next = last;
-                break;
-            }
-            last = Some(range.place_of(info));
-        }
-        coverage
+        let mut fold = CoverageFold::new(query);
+        self.pieces(query).into_iter().all(|piece| fold.take(piece));
+        fold.finish()
+    }
+
+    /// What coverage needs of the fragments that may touch the range, in the order of time.
+    pub fn pieces(&self, query: &CoverageQuery) -> Vec<Piece> {
+        let infos = self.by_number.iter().map(|e| &e.info);
+        let touching = infos.filter(|i| i.start(query.axis) <= query.to && i.end(query.axis) >= query.from);
+        let mut pieces: Vec<Piece> = touching
+            .map(|info| Piece {
+                start: info.start(query.axis),
+                sequence: info.number.sequence(),
+                length_ms: info.length_ms,
+                size: info.size,
+                position: info.position,
+            })
+            .collect();
+        pieces.sort_unstable_by_key(Piece::place);
+        pieces
     }
 
     pub fn latest(&self) -> Option<FragmentInfo> {
@@ -145,17 +135,23 @@ impl<P: Clone> StreamIndex<P> {
     }
 
     pub fn find_containing(&self, axis: TimeAxis, at: Timestamp) -> Option<FragmentInfo> {
-        let mut next: Option<FragmentInfo> = None;
+        let [holds, follows] = self.around(axis, at);
+        holds.or(follows)
+    }
+
+    /// Of the fragments that hold `at`, the one with the lowest number, and the first one that starts at or after it.
+    pub fn around(&self, axis: TimeAxis, at: Timestamp) -> [Option<FragmentInfo>; 2] {
+        let [mut holds, mut follows]: [Option<FragmentInfo>; 2] = [None, None];
         for info in self.by_number.iter().map(|e| e.info) {
             let start = info.start(axis);
-            if start <= at && at < start.plus_millis(i64::from(info.length_ms)) {
-                return Some(info);
+            if holds.is_none() && start <= at && at < info.end(axis) {
+                holds = Some(info);
             }
-            if start >= at && next.is_none_or(|n| start < n.start(axis)) {
-                next = Some(info);
+            if start >= at && follows.is_none_or(|next| start < next.start(axis)) {
+                follows = Some(info);
             }
         }
-        next
+        [holds, follows]
     }
 
     pub fn next_after(&self, cursor: Cursor) -> Option<FragmentInfo> {
@@ -175,11 +171,6 @@ impl<P: Clone> StreamIndex<P> {
             fragments: self.by_number.len() as u64,
             bytes: self.bytes,
         }
-    }
-
-    /// The fragment with the n-th lowest number.
-    pub fn nth(&self, n: usize) -> Option<&FragmentInfo> {
-        self.by_number.get(n).map(|e| &e.info)
     }
 
     pub fn entries(&self) -> impl Iterator<Item = &Entry<P>> {
@@ -206,21 +197,10 @@ impl<P: Clone> StreamIndex<P> {
         positions
     }
 
-    /// What must be gone so that `positions` are: they, and where they were the lowest ones, all below what is left.
-    pub fn trim_of(&self, positions: &[u64]) -> RangeSet {
-        let mut sorted = positions.to_vec();
-        sorted.sort_unstable();
-        let mut gone = RangeSet::default();
-        for position in &sorted {
-            gone.insert(*position, position + 1);
-        }
-        let kept = self
-            .by_position
-            .iter()
-            .map(|(p, _)| *p)
-            .find(|p| sorted.binary_search(p).is_err());
-        gone.insert(0, kept.unwrap_or(self.next_position));
-        gone
+    /// The lowest position that is not among `sorted`.
+    pub fn lowest_kept(&self, sorted: &[u64]) -> Option<u64> {
+        let mut positions = self.by_position.iter().map(|(p, _)| *p);
+        positions.find(|p| sorted.binary_search(p).is_err())
     }
 
     /// Removes the fragments at the given positions and returns them.
@@ -272,6 +252,58 @@ impl<P: Clone> StreamIndex<P> {
             self.bytes -= removed.iter().map(|e| u64::from(e.info.size)).sum::<u64>();
         }
         removed
+    }
+}
+
+/// Melts pieces of coverage, which come in the order of time, into spans.
+pub(crate) struct CoverageFold {
+    query: CoverageQuery,
+    coverage: Coverage,
+    last: Option<ListPlace>,
+    looked_at: usize,
+}
+
+impl CoverageFold {
+    pub fn new(query: &CoverageQuery) -> Self {
+        CoverageFold {
+            query: *query,
+            coverage: Coverage::default(),
+            last: None,
+            looked_at: 0,
+        }
+    }
+
+    /// Takes the next piece. False when the answer is full.
+    pub fn take(&mut self, piece: Piece) -> bool {
+        let query = &self.query;
+        let end = piece.start.plus_millis(i64::from(piece.length_ms));
+        let behind = |place: ListPlace| piece.place() > (place.time, place.number.sequence());
+        let touches = piece.start <= query.to && (piece.start >= query.from || end > query.from);
+        if !touches || !query.after.is_none_or(behind) {
+            return true;
+        }
+        let span = Span {
+            start: piece.start,
+            end,
+            fragments: 1,
+            bytes: u64::from(piece.size),
+        };
+        let full = self.looked_at >= COVERAGE_FRAGMENTS_MAX;
+        if full || !self.coverage.add(span, query.gap_ms, query.limit.max(1)) {
+            self.coverage.next = self.last;
+            return false;
+        }
+        self.looked_at += 1;
+        self.last = Some(ListPlace {
+            time: piece.start,
+            // Behind everything of this sequence.
+            number: FragmentNumber::new(piece.sequence, u64::MAX, u32::MAX),
+        });
+        true
+    }
+
+    pub fn finish(self) -> Coverage {
+        self.coverage
     }
 }
 
@@ -410,8 +442,10 @@ mod tests {
         assert_eq!(index.next_after(Cursor::Position(0)).map(|i| i.position), Some(2));
         assert_eq!(index.next_position(), 4);
         let index = three();
-        assert_eq!(index.trim_of(&[1, 3]).iter().collect::<Vec<_>>(), [(0, 2), (3, 4)]);
-        assert_eq!(index.trim_of(&[1, 2, 3]).iter().collect::<Vec<_>>(), [(0, 4)]);
+        assert_eq!(
+            (index.lowest_kept(&[1, 3]), index.lowest_kept(&[1, 2, 3])),
+            (Some(2), None)
+        );
         let mut index = three();
         let mut gone = RangeSet::default();
         gone.insert(2, 3);

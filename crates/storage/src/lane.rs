@@ -339,7 +339,7 @@ impl LaneCore {
             let mut state = self.shared.state.lock();
             state
                 .media_stream(stream)
-                .map(|m| m.index.next_position())
+                .map(|m| m.window.next_position())
                 .ok_or(Error::NotFound)?
         };
         commit.position = self.positions.get(&stream).copied().unwrap_or(0).max(next);
@@ -531,6 +531,8 @@ impl LaneCore {
             dead_since: None,
             newest: HashMap::new(),
             quarantined: false,
+            fresh: 0,
+            settled: false,
         };
         let mut state = self.shared.state.lock();
         state.segments.insert(active.id, segment);

@@ -103,7 +103,11 @@ impl LaneCore {
         for effect in effects {
             apply(&mut state, &mut self.open, effect, now);
         }
+        let rings = state.fresh.len() >= crate::index_writer::BATCH || !state.purges.is_empty();
         drop(state);
+        if rings {
+            self.shared.bell.ring();
+        }
         self.positions.clear();
         self.blocks.clear();
     }
@@ -274,16 +278,18 @@ fn apply(state: &mut State, open: &mut OpenFragments, effect: Effect, now: Times
             if let Some(control) = state.control.stream(stream) {
                 control.gone.merge(&gone);
             }
-            let removed = state.drop_gone(stream, now);
-            let _ = reply.send(Ok(removed));
+            state.drop_gone(stream, gone, reply, now);
         }
         Effect::Delete { stream, reply } => {
             state.delete(stream, now);
             let _ = reply.send(Ok(()));
         }
         Effect::Superseded { segment } => {
-            if let Some(segment) = state.segments.get_mut(&segment) {
-                segment.superseded = true;
+            if let Some(known) = state.segments.get_mut(&segment) {
+                known.superseded = true;
+                if known.log == Log::Media && !known.settled {
+                    state.unsettled.push(segment);
+                }
             }
         }
         Effect::Sealed => {}
@@ -305,9 +311,7 @@ fn commit(
     let info = entry.info;
     state.hold(entry.place.commit.segment);
     let place = entry.place.clone();
-    let inserted = state
-        .media_stream(stream)
-        .is_some_and(|media| media.index.insert(entry));
+    let inserted = state.media_stream(stream).is_some_and(|media| media.insert(entry));
     if !inserted {
         // The stream was deleted while the fragment was under way.
         state.release(&place, now);
@@ -316,6 +320,7 @@ fn commit(
     if let Some(control) = state.control.stream(stream) {
         control.next_position = control.next_position.max(info.position + 1);
     }
+    state.note_fresh(stream, info.number.sequence(), &place);
     if let Some(media) = state.media.get(&stream) {
         media.committed.send_replace(info.position);
     }
@@ -336,6 +341,7 @@ pub(crate) fn reclaim(shared: &Shared, log: Log, lane: u16, lanes: u16, at_once:
             spares,
             slots,
             tails,
+            retired,
             ..
         } = &mut *state;
         let dead: Vec<u64> = segments
@@ -346,6 +352,9 @@ pub(crate) fn reclaim(shared: &Shared, log: Log, lane: u16, lanes: u16, at_once:
         for id in dead {
             let Some(segment) = segments.remove(&id) else { continue };
             tails.remove(&id);
+            if log == Log::Media {
+                retired.push(id);
+            }
             let whole = match log {
                 Log::Media => shared.options.media_segment_bytes,
                 Log::Records => shared.options.record_segment_bytes,

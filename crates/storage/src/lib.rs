@@ -10,12 +10,15 @@ mod error;
 mod frame;
 mod fsck;
 mod index;
+mod index_db;
+mod index_writer;
 mod lane;
 mod lane_records;
 mod lane_write;
 pub mod limits;
 mod media;
 mod media_log;
+mod media_stream;
 mod memory;
 mod number;
 mod options;
@@ -27,6 +30,7 @@ mod read;
 mod record_log;
 mod records;
 mod recover;
+mod recover_index;
 mod scan;
 #[cfg(test)]
 mod sim;
@@ -40,7 +44,8 @@ pub use catalog::{
 };
 pub use datadir::{DataDir, DataDirError, Holder};
 pub use error::{Corruption, Error, IoFailure, LimitExceeded};
-pub use fsck::{Finding, FsckReport, Severity, fsck};
+pub use fsck::{Finding, FsckReport, Severity, fsck, fsck_with_index};
+pub use index_db::IndexHome;
 pub use media::{
     Coverage, CoverageQuery, Cursor, FragmentInfo, FragmentQuery, FragmentRange, FragmentSink, FragmentSummary,
     FrameEntry, ListPlace, MediaStore, Span, TimeAxis, Usage,

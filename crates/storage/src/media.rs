@@ -117,12 +117,21 @@ impl FragmentRange {
     /// of the page before.
     pub fn place_of(&self, info: &FragmentInfo) -> ListPlace {
         let time = match self {
+            // They have no place in time.
             FragmentRange::All | FragmentRange::Number(..) => Timestamp::from_millis(0),
             FragmentRange::Time(axis, ..) => info.start(*axis),
         };
         ListPlace {
             time,
             number: info.number,
+        }
+    }
+
+    /// The place of a number in a range that is none of times.
+    pub(crate) fn place_at(&self, number: FragmentNumber) -> ListPlace {
+        ListPlace {
+            time: Timestamp::from_millis(0),
+            number,
         }
     }
 }
@@ -151,6 +160,22 @@ pub struct FragmentQuery {
 }
 
 impl FragmentQuery {
+    /// True for a fragment of the range that is behind the page before.
+    pub(crate) fn wants(&self, info: &FragmentInfo) -> bool {
+        let in_range = match self.range {
+            FragmentRange::All => true,
+            FragmentRange::Number(from, to) => (from..=to).contains(&info.number),
+            FragmentRange::Time(axis, from, to) => (from..=to).contains(&info.start(axis)),
+        };
+        let place = self.range.place_of(info);
+        let behind = match self.after {
+            None => true,
+            Some(after) if self.newest_first => place < after,
+            Some(after) => place > after,
+        };
+        in_range && behind
+    }
+
     /// The first page of a range.
     pub fn first(range: FragmentRange, limit: usize) -> Self {
         FragmentQuery {

@@ -15,17 +15,23 @@ use tokio::sync::{oneshot, watch};
 use crate::buffer::ExtentBuffer;
 use crate::control::RangeSet;
 use crate::frame::{HEADER, Kind};
-use crate::index::StreamIndex;
-use crate::limits::{FRAGMENT_BYTES_MAX, FRAMES_PER_FRAGMENT_MAX};
+use crate::index::{CoverageFold, Entry};
+use crate::limits::{FRAGMENT_BYTES_MAX, FRAMES_PER_FRAGMENT_MAX, LIST_LIMIT_MAX};
 use crate::media::{
-    Coverage, CoverageQuery, Cursor, FragmentInfo, FragmentQuery, FragmentSink, FragmentSummary, FrameEntry,
-    MediaStore, TimeAxis, Usage,
+    Coverage, CoverageQuery, Cursor, FragmentInfo, FragmentQuery, FragmentRange, FragmentSink, FragmentSummary,
+    FrameEntry, MediaStore, TimeAxis, Usage,
 };
+use crate::media_stream::MediaStream;
 use crate::payload::{Commit, Extent};
 use crate::plan::Request;
 use crate::queue::Queue;
 use crate::state::{Place, Shared};
 use crate::{Corruption, Error, FragmentNumber, LimitExceeded, StreamId};
+
+/// Fragments that one step of a trim takes: what one frame of the log and one wait for the index may hold.
+const TRIM_STEP: usize = 5000;
+/// Fragments of each stream that are looked at to find the oldest of all.
+const TRIM_ALL_STEP: usize = 256;
 
 /// Numbers that were reserved and not yet handed out.
 #[derive(Default)]
@@ -58,53 +64,112 @@ impl LogMediaStore {
         }
     }
 
-    /// Looks at a stream's index; `None` for an unknown one.
-    fn look<T>(&self, stream: StreamId, f: impl FnOnce(&StreamIndex<Place>) -> T) -> Option<T> {
-        self.inner.shared.state.lock().media.get(&stream).map(|m| f(&m.index))
+    /// Looks at a stream; `None` for an unknown one.
+    fn look<T>(&self, stream: StreamId, f: impl FnOnce(&MediaStream) -> T) -> Option<T> {
+        self.inner.shared.state.lock().media.get(&stream).map(f)
     }
 
-    async fn trim_positions(&self, stream: StreamId, gone: Option<RangeSet>) -> Result<u64, Error> {
-        let Some(gone) = gone else { return Ok(0) };
+    /// As [`Self::look`], with the positions of the stream that are gone.
+    fn look_both<T>(&self, stream: StreamId, f: impl FnOnce(&MediaStream, &RangeSet) -> T) -> Option<T> {
+        let state = self.inner.shared.state.lock();
+        let gone = &state.control.streams.get(&stream)?.gone;
+        state.media.get(&stream).map(|media| f(media, gone))
+    }
+
+    /// A stored fragment and its place.
+    async fn entry(&self, stream: StreamId, number: FragmentNumber) -> Result<Entry<Place>, Error> {
+        let found = self.look_both(stream, |media, gone| match media.window.get(number) {
+            Some(entry) => Err(entry.clone()),
+            None if media.is_whole() => Ok(None),
+            None => Ok(Some(gone.clone())),
+        });
+        let gone = match found {
+            Some(Err(entry)) => return Ok(entry),
+            Some(Ok(Some(gone))) => gone,
+            Some(Ok(None)) | None => return Err(Error::NotFound),
+        };
+        let row = self
+            .inner
+            .shared
+            .blocking(move |shared| shared.index.get(stream, number.sequence()))
+            .await?;
+        row.filter(|row| row.info.number == number && !gone.contains(row.info.position))
+            .ok_or(Error::NotFound)
+    }
+
+    async fn trim_positions(&self, stream: StreamId, gone: RangeSet) -> Result<u64, Error> {
         let lane = self.inner.lane(stream)?;
         lane.ask(|reply| Request::Trim { stream, gone, reply }).await
     }
 
-    /// The oldest fragments of all streams that are beyond `max_bytes`.
-    fn beyond(&self, max_bytes: u64) -> Vec<(StreamId, RangeSet)> {
-        let state = self.inner.shared.state.lock();
-        let total: u64 = state.media.values().map(|m| m.index.usage().bytes).sum();
+    /// What must be gone so that `positions` are: they, and where they were the lowest ones, all below what is left.
+    async fn trim_of(&self, stream: StreamId, mut positions: Vec<u64>) -> Result<RangeSet, Error> {
+        positions.sort_unstable();
+        let found = self.look_both(stream, |media, already| {
+            (
+                media.window.lowest_kept(&positions),
+                media.window.next_position(),
+                already.clone(),
+            )
+        });
+        let (window, next, already) = found.ok_or(Error::NotFound)?;
+        let mut gone = RangeSet::default();
+        for position in &positions {
+            gone.insert(*position, position.saturating_add(1));
+        }
+        let rows = self
+            .inner
+            .shared
+            .blocking(move |shared| shared.index.lowest_kept(stream, &positions, &already))
+            .await?;
+        gone.insert(0, window.into_iter().chain(rows).min().unwrap_or(next));
+        Ok(gone)
+    }
+
+    /// The fragments with the lowest numbers, and whether there are more.
+    async fn first(&self, stream: StreamId, count: usize) -> Result<(Vec<FragmentInfo>, bool), Error> {
+        let query = FragmentQuery::first(FragmentRange::All, count);
+        let found = self.list(stream, &query).await?;
+        let more = found.len() >= count.min(LIST_LIMIT_MAX);
+        Ok((found, more))
+    }
+
+    /// The oldest fragments of all streams that are beyond `max_bytes`, and whether there may be more.
+    async fn beyond(&self, max_bytes: u64) -> Result<(Vec<(StreamId, Vec<u64>)>, bool), Error> {
+        let (streams, total) = {
+            let state = self.inner.shared.state.lock();
+            let total: u64 = state.media.values().map(|m| m.usage().bytes).sum();
+            (state.media.keys().copied().collect::<Vec<_>>(), total)
+        };
         let mut excess = total.saturating_sub(max_bytes);
+        if excess == 0 {
+            return Ok((Vec::new(), false));
+        }
+        let mut heads = HashMap::new();
         let mut heap = BinaryHeap::new();
-        for (stream, media) in &state.media {
-            heap.extend(
-                media
-                    .index
-                    .nth(0)
-                    .map(|i| Reverse((i.server_timestamp, *stream, 0usize))),
-            );
+        for stream in streams {
+            let (found, more) = self.first(stream, TRIM_ALL_STEP).await?;
+            heap.extend(found.first().map(|i| Reverse((i.server_timestamp, stream, 0usize))));
+            heads.insert(stream, (found, more));
         }
         let mut positions: BTreeMap<StreamId, Vec<u64>> = BTreeMap::new();
         while excess > 0
             && let Some(Reverse((_, stream, n))) = heap.pop()
         {
-            let Some(media) = state.media.get(&stream) else {
+            let Some((found, more)) = heads.get(&stream) else {
                 continue;
             };
-            let Some(info) = media.index.nth(n) else { continue };
+            let Some(info) = found.get(n) else { continue };
             excess = excess.saturating_sub(u64::from(info.size));
             positions.entry(stream).or_default().push(info.position);
-            heap.extend(
-                media
-                    .index
-                    .nth(n + 1)
-                    .map(|i| Reverse((i.server_timestamp, stream, n + 1))),
-            );
+            match found.get(n + 1) {
+                Some(next) => heap.push(Reverse((next.server_timestamp, stream, n + 1))),
+                // What follows in this stream is not known: these go first.
+                None if *more => break,
+                None => {}
+            }
         }
-        let gone = positions.into_iter().filter_map(|(stream, list)| {
-            let media = state.media.get(&stream)?;
-            Some((stream, media.index.trim_of(&list)))
-        });
-        gone.collect()
+        Ok((positions.into_iter().collect(), excess > 0))
     }
 }
 
@@ -113,11 +178,6 @@ impl Inner {
         let at = stream.0.checked_rem(self.lanes.len() as u64).unwrap_or(0);
         self.lanes.get(usize::try_from(at).unwrap_or(0)).ok_or(Error::Closed)
     }
-}
-
-/// What must be gone so that `positions` are; `None` when there is nothing to do.
-fn gone(index: &StreamIndex<Place>, positions: &[u64]) -> Option<RangeSet> {
-    (!positions.is_empty()).then(|| index.trim_of(positions))
 }
 
 #[async_trait]
@@ -154,7 +214,7 @@ impl MediaStore for LogMediaStore {
         {
             let mut state = inner.shared.state.lock();
             let media = state.media_stream(stream).ok_or(Error::NotFound)?;
-            let stored = media.index.get(number).is_some();
+            let stored = media.window.get(number).is_some();
             if stored || !state.open.insert((stream, number.sequence())) {
                 return Err(Error::LimitExceeded(LimitExceeded {
                     what: "fragments of one number",
@@ -178,24 +238,81 @@ impl MediaStore for LogMediaStore {
     }
 
     async fn get(&self, stream: StreamId, number: FragmentNumber) -> Result<FragmentInfo, Error> {
-        let found = self.look(stream, |index| index.get(number).map(|e| e.info));
-        found.flatten().ok_or(Error::NotFound)
+        Ok(self.entry(stream, number).await?.info)
     }
 
     async fn list(&self, stream: StreamId, query: &FragmentQuery) -> Result<Vec<FragmentInfo>, Error> {
-        Ok(self.look(stream, |index| index.list(query)).unwrap_or_default())
+        let query = *query;
+        let looked = self.look_both(stream, |media, gone| {
+            let found = media.window.list(&query);
+            let rest = (!media.answers(&query, &found)).then(|| gone.clone());
+            (found, rest)
+        });
+        let (mut found, rest) = looked.unwrap_or_default();
+        let Some(gone) = rest else { return Ok(found) };
+        let rows = self
+            .inner
+            .shared
+            .blocking(move |shared| shared.index.list(stream, &query, &gone))
+            .await?;
+        found.extend(rows);
+        found.sort_unstable_by_key(|info| query.range.place_of(info));
+        found.dedup_by_key(|info| info.number);
+        if query.newest_first {
+            found.reverse();
+        }
+        found.truncate(query.limit.min(LIST_LIMIT_MAX));
+        Ok(found)
     }
 
     async fn coverage(&self, stream: StreamId, query: &CoverageQuery) -> Result<Coverage, Error> {
-        Ok(self.look(stream, |index| index.coverage(query)).unwrap_or_default())
+        let query = *query;
+        let looked = self.look_both(stream, |media, gone| {
+            let rows = (!media.is_whole()).then(|| (media.evicted.longest_ms, gone.clone()));
+            (media.window.pieces(&query), rows)
+        });
+        let Some((window, rows)) = looked else {
+            return Ok(Coverage::default());
+        };
+        let mut fold = CoverageFold::new(&query);
+        let Some((longest_ms, gone)) = rows else {
+            window.into_iter().all(|piece| fold.take(piece));
+            return Ok(fold.finish());
+        };
+        let walk = move |shared: &Shared| {
+            let mut window = window.into_iter().peekable();
+            let from = query.from.plus_millis(-i64::from(longest_ms));
+            let after = query
+                .after
+                .map_or((from, 0), |place| (place.time, place.number.sequence()));
+            shared
+                .index
+                .walk(stream, query.axis, (from, query.to), after, &mut |piece| {
+                    while let Some(newer) = window.next_if(|w| w.place() < piece.place()) {
+                        if !fold.take(newer) {
+                            return false;
+                        }
+                    }
+                    // In the window too: what the row says is the same.
+                    window.next_if(|w| w.place() == piece.place());
+                    gone.contains(piece.position) || fold.take(piece)
+                })?;
+            window.all(|piece| fold.take(piece));
+            Ok(fold.finish())
+        };
+        self.inner.shared.blocking(walk).await
     }
 
     async fn latest(&self, stream: StreamId) -> Result<Option<FragmentInfo>, Error> {
-        Ok(self.look(stream, StreamIndex::latest).flatten())
+        let query = FragmentQuery {
+            newest_first: true,
+            ..FragmentQuery::first(FragmentRange::All, 1)
+        };
+        Ok(self.list(stream, &query).await?.pop())
     }
 
     async fn earliest(&self, stream: StreamId) -> Result<Option<FragmentInfo>, Error> {
-        Ok(self.look(stream, StreamIndex::earliest).flatten())
+        Ok(self.first(stream, 1).await?.0.pop())
     }
 
     async fn find_containing(
@@ -204,16 +321,53 @@ impl MediaStore for LogMediaStore {
         axis: TimeAxis,
         at: Timestamp,
     ) -> Result<Option<FragmentInfo>, Error> {
-        Ok(self.look(stream, |index| index.find_containing(axis, at)).flatten())
+        let looked = self.look_both(stream, |media, gone| {
+            let rows = (!media.answers_at(axis, at)).then(|| (media.evicted.longest_ms, gone.clone()));
+            (media.window.around(axis, at), rows)
+        });
+        let Some(([mut holds, mut follows], rows)) = looked else {
+            return Ok(None);
+        };
+        if let Some((longest_ms, gone)) = rows {
+            let around = move |shared: &Shared| shared.index.around(stream, axis, at, longest_ms, &gone);
+            let [held, followed] = self.inner.shared.blocking(around).await?;
+            holds = holds.into_iter().chain(held).min_by_key(|info| info.number);
+            follows = follows
+                .into_iter()
+                .chain(followed)
+                .min_by_key(|info| (info.start(axis), info.number));
+        }
+        Ok(holds.or(follows))
     }
 
     async fn next_after(&self, stream: StreamId, cursor: Cursor) -> Result<Option<FragmentInfo>, Error> {
-        Ok(self.look(stream, |index| index.next_after(cursor)).flatten())
+        let looked = self.look_both(stream, |media, gone| {
+            let rows = (!media.answers_after(cursor)).then(|| gone.clone());
+            (media.window.next_after(cursor), rows)
+        });
+        let Some((window, rows)) = looked else { return Ok(None) };
+        let Some(gone) = rows else { return Ok(window) };
+        let next = move |shared: &Shared| match cursor {
+            Cursor::Position(position) => shared.index.after_position(stream, position, &gone),
+            Cursor::Number(number) => {
+                let range = FragmentRange::All;
+                let query = FragmentQuery {
+                    after: Some(range.place_at(number)),
+                    ..FragmentQuery::first(range, 1)
+                };
+                Ok(shared.index.list(stream, &query, &gone)?.pop())
+            }
+        };
+        let row = self.inner.shared.blocking(next).await?;
+        let found = window.into_iter().chain(row);
+        Ok(match cursor {
+            Cursor::Number(_) => found.min_by_key(|info| info.number),
+            Cursor::Position(_) => found.min_by_key(|info| info.position),
+        })
     }
 
     async fn frames(&self, stream: StreamId, number: FragmentNumber) -> Result<Vec<FrameEntry>, Error> {
-        let found = self.look(stream, |index| index.get(number).map(|e| e.place.commit));
-        let place = found.flatten().ok_or(Error::NotFound)?;
+        let place = self.entry(stream, number).await?.place.commit;
         let read = move |shared: &Shared| {
             let payload = shared.read_frame(Kind::Commit, stream, &place)?;
             let commit = Commit::decode(&payload).ok_or(Error::Corrupt(Corruption {
@@ -225,46 +379,97 @@ impl MediaStore for LogMediaStore {
             Ok(commit.frames)
         };
         let answer = self.inner.shared.blocking(read).await;
-        self.gone_or(stream, number, answer)
+        self.gone_or(stream, number, answer).await
     }
 
     async fn read(&self, stream: StreamId, number: FragmentNumber, range: Range<u32>) -> Result<Bytes, Error> {
-        let found = self.look(stream, |index| index.get(number).map(|e| e.place.extents.clone()));
-        let extents = found.flatten().ok_or(Error::NotFound)?;
+        let extents = self.entry(stream, number).await?.place.extents;
         let answer = self
             .inner
             .shared
             .blocking(move |shared| read_range(shared, stream, &extents, range))
             .await;
-        self.gone_or(stream, number, answer)
+        self.gone_or(stream, number, answer).await
     }
 
     async fn extents(&self, stream: StreamId, number: FragmentNumber) -> Result<Vec<u32>, Error> {
-        let lens = |extents: &[Extent]| extents.iter().map(|extent| extent.len).collect();
-        let found = self.look(stream, |index| index.get(number).map(|e| lens(&e.place.extents)));
-        found.flatten().ok_or(Error::NotFound)
+        let extents = self.entry(stream, number).await?.place.extents;
+        Ok(extents.iter().map(|extent| extent.len).collect())
     }
 
+    /// In steps of at most [`TRIM_STEP`] fragments, so that neither memory nor the log sees all of a large trim at once.
     async fn trim(&self, stream: StreamId, older_than: Timestamp) -> Result<u64, Error> {
-        let gone = self
-            .look(stream, |index| gone(index, &index.older(older_than)))
-            .flatten();
-        self.trim_positions(stream, gone).await
+        let mut removed = 0;
+        loop {
+            let looked = self.look_both(stream, |media, gone| {
+                let rows = (!media.is_whole()).then(|| gone.clone());
+                (media.window.older(older_than), rows)
+            });
+            let Some((mut positions, rows)) = looked else {
+                return Ok(removed);
+            };
+            let mut more = false;
+            if let Some(gone) = rows {
+                let older = move |shared: &Shared| shared.index.older(stream, older_than, TRIM_STEP, &gone);
+                let rows = self.inner.shared.blocking(older).await?;
+                more = rows.len() >= TRIM_STEP;
+                positions.extend(rows);
+            }
+            if positions.is_empty() {
+                return Ok(removed);
+            }
+            let gone = self.trim_of(stream, positions).await?;
+            removed += self.trim_positions(stream, gone).await?;
+            if !more {
+                return Ok(removed);
+            }
+        }
     }
 
     async fn trim_to_size(&self, stream: StreamId, max_bytes: u64) -> Result<u64, Error> {
-        let gone = self
-            .look(stream, |index| gone(index, &index.beyond(max_bytes)))
-            .flatten();
-        self.trim_positions(stream, gone).await
+        let mut removed = 0;
+        loop {
+            let left = self.usage(stream).await?.bytes;
+            if left <= max_bytes {
+                return Ok(removed);
+            }
+            let (found, more) = self.first(stream, TRIM_STEP).await?;
+            let mut excess = left - max_bytes;
+            let mut positions = Vec::new();
+            for info in &found {
+                if excess == 0 {
+                    break;
+                }
+                excess = excess.saturating_sub(u64::from(info.size));
+                positions.push(info.position);
+            }
+            if positions.is_empty() {
+                return Ok(removed);
+            }
+            let gone = self.trim_of(stream, positions).await?;
+            removed += self.trim_positions(stream, gone).await?;
+            if excess == 0 || !more {
+                return Ok(removed);
+            }
+        }
     }
 
     async fn trim_all_to_size(&self, max_bytes: u64) -> Result<u64, Error> {
         let mut removed = 0;
-        for (stream, gone) in self.beyond(max_bytes) {
-            removed += self.trim_positions(stream, Some(gone)).await?;
+        loop {
+            let (beyond, more) = self.beyond(max_bytes).await?;
+            for (stream, positions) in beyond {
+                let gone = match self.trim_of(stream, positions).await {
+                    // It was deleted meanwhile.
+                    Err(Error::NotFound) => continue,
+                    other => other?,
+                };
+                removed += self.trim_positions(stream, gone).await?;
+            }
+            if !more {
+                return Ok(removed);
+            }
         }
-        Ok(removed)
     }
 
     async fn delete_stream(&self, stream: StreamId) -> Result<(), Error> {
@@ -274,7 +479,7 @@ impl MediaStore for LogMediaStore {
     }
 
     async fn usage(&self, stream: StreamId) -> Result<Usage, Error> {
-        Ok(self.look(stream, StreamIndex::usage).unwrap_or_default())
+        Ok(self.look(stream, MediaStream::usage).unwrap_or_default())
     }
 
     fn subscribe(&self, stream: StreamId) -> watch::Receiver<u64> {
@@ -288,10 +493,11 @@ impl MediaStore for LogMediaStore {
 
 impl LogMediaStore {
     /// A failed read of a fragment that was trimmed meanwhile (its place may hold another segment by now) is `NotFound`.
-    fn gone_or<T>(&self, stream: StreamId, number: FragmentNumber, answer: Result<T, Error>) -> Result<T, Error> {
-        let there = || self.look(stream, |index| index.get(number).is_some()) == Some(true);
+    async fn gone_or<T>(&self, stream: StreamId, number: FragmentNumber, answer: Result<T, Error>) -> Result<T, Error> {
         match answer {
-            Err(Error::Corrupt(_) | Error::Io(_) | Error::NotFound) if !there() => Err(Error::NotFound),
+            Err(Error::Corrupt(_) | Error::Io(_) | Error::NotFound) if self.entry(stream, number).await.is_err() => {
+                Err(Error::NotFound)
+            }
             other => other,
         }
     }

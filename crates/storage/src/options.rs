@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::Error;
+use crate::{Error, IndexHome};
 
 /// Called once when the log has ended itself because the device failed; the server then ends the process, and recovery
 /// decides at the next start what was stored (invariant 1).
@@ -34,6 +34,10 @@ pub struct LogOptions {
     pub punch_delay_ms: i64,
     /// Bytes set aside per lane, so that trims and deletions can be logged on a full disk.
     pub reserve_bytes: u64,
+    /// Where the index of fragments lives that is not in memory.
+    pub index: IndexHome,
+    /// Fragments that are kept in memory, all streams together, beside those that the index does not hold yet.
+    pub index_window: usize,
     /// Seed of random parts (segment salts, the random bits of fragment numbers).
     pub seed: u64,
     /// See [`OnFatal`].
@@ -54,6 +58,8 @@ impl Default for LogOptions {
             spare_segments: 4,
             punch_delay_ms: 10_000,
             reserve_bytes: 1 << 20,
+            index: IndexHome::memory(),
+            index_window: 20_000,
             seed: fastrand::u64(..),
             on_fatal: Arc::new(|error| tracing::error!(%error, "the log has stopped")),
         }

@@ -1,7 +1,7 @@
 //! Opening a log: from bytes that may have been through a power cut to the state that lanes go on with. The rules are in
 //! `docs/design/log.md`, "Recovery". Everything here may be cut off at any point and begun again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
@@ -11,8 +11,9 @@ use crate::control::Control;
 use crate::frame::{BLOCK, HEADER, Header, Kind, Subject, align_up};
 use crate::lane::Active;
 use crate::lane_records::{add_records, make_shard, unpack_arrival};
-use crate::payload::{Extent, Log, Numbers, Seal, ShardMade, Trim, decode_checkpoint};
+use crate::payload::{Log, Numbers, Seal, ShardMade, Trim, decode_checkpoint};
 use crate::records::ShardId;
+use crate::recover_index::{Looked, Orphan, bury_orphans, fit, is_stored, look};
 use crate::scan::{Depth, Frame, Scan, place_of, scan, verify};
 use crate::state::{Segment, Shared, Signpost, State, slot_of};
 use crate::store::{DamagedRange, RecoveryReport};
@@ -46,23 +47,62 @@ pub(crate) struct Tail {
 pub(crate) struct Recovered {
     pub report: RecoveryReport,
     pub tails: HashMap<(Log, u16), Tail>,
+    /// Segments that the index on disk calls unpunched.
+    pub unpunched: BTreeSet<u64>,
 }
 
 /// Recovers the log into `shared`.
 pub(crate) fn recover(shared: &Shared) -> Result<Recovered, Error> {
     let mut report = RecoveryReport::default();
-    let (mut found, blank) = find_segments(&shared.disk, Depth::Control)?;
+    if let Some(recovered) = attempt(shared, &mut report)? {
+        return Ok(recovered);
+    }
+    tracing::warn!("the fragment index does not fit the log and is built anew");
+    shared.index.wipe()?;
+    *shared.state.lock() = State::new(shared.options.seed);
+    report.quarantined.clear();
+    report.index_rebuilt = true;
+    let recovered = attempt(shared, &mut report)?;
+    // An empty index fits every log.
+    recovered.ok_or(Error::Closed)
+}
+
+/// Recovers the log with the help of the index on disk; `None` if that does not fit.
+fn attempt(shared: &Shared, report: &mut RecoveryReport) -> Result<Option<Recovered>, Error> {
+    let Some(looked) = look(shared)? else {
+        return Ok(None);
+    };
+    let Looked {
+        mut found,
+        blank,
+        known,
+        starts,
+        epoch,
+        control,
+        orphans,
+        settled,
+        unpunched,
+    } = looked;
     for name in blank {
         shared.disk.remove(&name).map_err(|e| Error::io("remove", &name, e))?;
     }
-    report.segments = found.len() as u64;
-    let proven = proven_ends(&found);
+    report.segments = (found.len() + known.len()) as u64;
+    report.segments_read = report.segments - known.iter().filter(|k| k.settled).count() as u64;
+    let mut proven = proven_ends(&found);
+    for start in starts {
+        let end = proven.entry(start.previous).or_default();
+        *end = start.previous_end.max(*end);
+    }
+    for (id, end) in &settled {
+        let known = proven.entry(*id).or_default();
+        *known = (*end).max(*known);
+    }
     let epochs = found.iter().flat_map(|f| &f.scan.frames).map(|f| f.header.epoch);
-    let epoch = epochs.max().unwrap_or(0) + 1;
+    let epoch = epochs.max().unwrap_or(0).max(epoch) + 1;
     let mut damaged_control = false;
     for segment in &mut found {
         let last = proven.get(&segment.scan.id).copied();
-        let end = settle(shared, segment, last, &mut report).map_err(|e| Error::io("recover", &segment.name, e))?;
+        let end = settle(shared, segment, last, report).map_err(|e| Error::io("recover", &segment.name, e))?;
         damaged_control |= !report.quarantined.is_empty();
         segment.scan.frames.retain(|f| f.header.end() <= end);
         segment.scan.end = end;
@@ -74,17 +114,32 @@ pub(crate) fn recover(shared: &Shared) -> Result<Recovered, Error> {
         .map_err(|e| Error::io("sync directory of", "the log", e))?;
 
     let mut state = shared.state.lock();
+    let state = &mut *state;
     state.slots.extend(found.iter().map(|f| f.slot));
-    let control = gather_control(&found);
+    state.slots.extend(known.iter().map(|k| k.slot));
     state.control.merge(control);
+    state.control.merge(gather_control(&found));
     state.epoch = state.epoch.max(epoch);
-    let tails = seat_segments(&mut state, &found, &report, shared)?;
-    build_indexes(&mut state, &found, shared.now());
-    if damaged_control {
-        jump_positions(&mut state);
+    state.segments.extend(known.iter().map(|k| (k.id, k.seat())));
+    let tails = seat_segments(state, &found, report, &settled, shared)?;
+    for id in settled.keys() {
+        if let Some(segment) = state.segments.get_mut(id).filter(|s| !s.quarantined) {
+            (segment.settled, segment.superseded) = (true, true);
+        }
     }
-    report.fragments = state.media.values().map(|m| m.index.usage().fragments).sum();
-    Ok(Recovered { report, tails })
+    if !fit(shared, state, &found)? {
+        return Ok(None);
+    }
+    build_indexes(shared, state, &found, orphans)?;
+    if damaged_control {
+        jump_positions(state);
+    }
+    report.fragments = state.media.values().map(|m| m.usage().fragments).sum();
+    Ok(Some(Recovered {
+        report: report.clone(),
+        tails,
+        unpunched,
+    }))
 }
 
 /// Scans every segment file, in the order of ids. Beside them, the names of files without anything durable: created by a
@@ -119,7 +174,7 @@ pub(crate) fn find_segments(disk: &Arc<dyn Disk>, depth: Depth) -> Result<(Vec<F
 
 /// A retired slot whose new header was torn before its sync still holds frames of the segment before, all of them dead.
 /// The seal that ordered it proves that nothing durable is in it.
-fn drop_unborn(found: &mut Vec<Found>, blank: &mut Vec<String>) {
+pub(crate) fn drop_unborn(found: &mut Vec<Found>, blank: &mut Vec<String>) {
     let mut ordered: HashMap<u32, u64> = HashMap::new();
     for seal in found
         .iter()
@@ -137,7 +192,7 @@ fn drop_unborn(found: &mut Vec<Found>, blank: &mut Vec<String>) {
 }
 
 /// Log and lane of a segment whose first frame may be lost: then its frames tell the log, and no lane goes on in it.
-fn whose(scan: &Scan) -> (Log, u16) {
+pub(crate) fn whose(scan: &Scan) -> (Log, u16) {
     if let Some(start) = &scan.start {
         return (start.log, start.lane);
     }
@@ -294,7 +349,7 @@ pub(crate) fn gather_control(found: &[Found]) -> Control {
     control
 }
 
-fn merge_frame(control: &mut Control, kind: Kind, stream: StreamId, payload: &[u8]) {
+pub(crate) fn merge_frame(control: &mut Control, kind: Kind, stream: StreamId, payload: &[u8]) {
     match kind {
         Kind::Delete => control.delete(stream),
         Kind::Checkpoint => {
@@ -353,6 +408,7 @@ fn seat_segments(
     state: &mut State,
     found: &[Found],
     report: &RecoveryReport,
+    settled: &BTreeMap<u64, u64>,
     shared: &Shared,
 ) -> Result<HashMap<(Log, u16), Tail>, Error> {
     let damaged: BTreeMap<u64, ()> = report.quarantined.iter().map(|d| (d.segment, ())).collect();
@@ -368,6 +424,7 @@ fn seat_segments(
         tail.previous = (f.scan.id, f.scan.end);
         let has_seal = f.scan.frames.last().is_some_and(|f| f.header.kind == Kind::Seal);
         let goes_on = !has_seal
+            && !settled.contains_key(&f.scan.id)
             && f.scan.start.is_some()
             && !damaged.contains_key(&f.scan.id)
             && f.scan.end >= BLOCK
@@ -461,11 +518,13 @@ fn seat(f: &Found, damaged: bool) -> Segment {
         dead_since: None,
         newest: HashMap::new(),
         quarantined: damaged,
+        fresh: 0,
+        settled: false,
     }
 }
 
-/// Indexes everything that control does not say is gone.
-fn build_indexes(state: &mut State, found: &[Found], now: Timestamp) {
+/// Indexes everything that control does not say is gone and the index on disk does not hold.
+fn build_indexes(shared: &Shared, state: &mut State, found: &[Found], mut orphans: Vec<Orphan>) -> Result<(), Error> {
     let streams: Vec<(StreamId, Vec<ShardId>)> = {
         let streams = state.control.streams.iter();
         streams
@@ -482,14 +541,17 @@ fn build_indexes(state: &mut State, found: &[Found], now: Timestamp) {
             make_shard(state, stream, ShardMade { shard, created });
         }
     }
-    let mut extents: HashMap<u64, Vec<Extent>> = HashMap::new();
     let mut records: Vec<(StreamId, ShardId, Signpost, u64)> = Vec::new();
     for frame in found.iter().flat_map(|f| &f.scan.frames) {
         let header = &frame.header;
         match header.kind {
-            Kind::Extent => extents.entry(header.segment).or_default().push(place_of(header)),
+            Kind::Extent => orphans.push(Orphan {
+                stream: StreamId(header.stream),
+                sequence: header.subject.a,
+                extent: place_of(header),
+            }),
             Kind::Records => records.push(signpost_of(header)),
-            Kind::Commit => index_commit(state, frame),
+            Kind::Commit => index_commit(shared, state, frame)?,
             _ => {}
         }
     }
@@ -498,12 +560,13 @@ fn build_indexes(state: &mut State, found: &[Found], now: Timestamp) {
     for (stream, shard, frame, count) in records {
         add_records(state, stream, shard, frame, count);
     }
-    bury_orphans(state, &extents, now);
+    bury_orphans(shared, state, orphans, shared.now())?;
     for media in state.media.values() {
         media
             .committed
-            .send_replace(media.index.next_position().saturating_sub(1));
+            .send_replace(media.window.next_position().saturating_sub(1));
     }
+    Ok(())
 }
 
 fn signpost_of(header: &Header) -> (StreamId, ShardId, Signpost, u64) {
@@ -517,44 +580,28 @@ fn signpost_of(header: &Header) -> (StreamId, ShardId, Signpost, u64) {
     (StreamId(header.stream), ShardId(header.subject.c), signpost, count)
 }
 
-fn index_commit(state: &mut State, frame: &Frame) {
-    let Some(entry) = frame.commit.as_deref() else { return };
+fn index_commit(shared: &Shared, state: &mut State, frame: &Frame) -> Result<(), Error> {
+    let Some(entry) = frame.commit.as_deref() else {
+        return Ok(());
+    };
     let stream = StreamId(frame.header.stream);
     let Some(control) = state.control.stream(stream) else {
-        return;
+        return Ok(());
     };
-    control.next_position = control.next_position.max(entry.info.position + 1);
-    control.numbers_through = control.numbers_through.max(entry.info.number.sequence());
+    control.pass(entry.info.number, entry.info.position);
     let gone = control.gone.contains(entry.info.position);
     let Some(media) = state.media_stream(stream) else {
-        return;
+        return Ok(());
     };
-    if !gone && media.index.insert(entry.clone()) {
+    let unknown = media.is_whole() || !is_stored(shared, stream, entry)?;
+    if !gone && unknown && media.insert(entry.clone()) {
         state.hold(entry.place.commit.segment);
         for extent in &entry.place.extents {
             state.hold(extent.segment);
         }
+        state.note_fresh(stream, entry.info.number.sequence(), &entry.place);
     }
-}
-
-/// Extents that no fragment needs are dead: of trimmed fragments, and of those that were never committed.
-fn bury_orphans(state: &mut State, extents: &HashMap<u64, Vec<Extent>>, now: Timestamp) {
-    let mut live: HashMap<u64, Vec<u32>> = HashMap::new();
-    for entry in state.media.values().flat_map(|m| m.index.entries()) {
-        for extent in &entry.place.extents {
-            live.entry(extent.segment).or_default().push(extent.offset);
-        }
-    }
-    for (id, found) in extents {
-        let Some(segment) = state.segments.get_mut(id) else {
-            continue;
-        };
-        let mut needed = live.remove(id).unwrap_or_default();
-        needed.sort_unstable();
-        for extent in found.iter().filter(|e| needed.binary_search(&e.offset).is_err()) {
-            segment.bury(extent, now);
-        }
-    }
+    Ok(())
 }
 
 /// After damage a commit may be lost that someone has already gone past by its position.

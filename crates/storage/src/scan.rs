@@ -139,6 +139,18 @@ fn identify(window: &mut Window<'_>) -> io::Result<Option<(Identity, Option<Segm
     Ok(best.map(|who| (who, None)))
 }
 
+/// The frame that opens a segment, if it is good.
+pub(crate) fn head(file: &Arc<dyn DiskFile>) -> io::Result<Option<(Header, SegmentStart)>> {
+    let mut window = Window::new(file, file.len()?);
+    let block = window.get(0, BLOCK as usize, BLOCK as usize)?;
+    let header = Header::decode(block).filter(|h| h.kind == Kind::Segment && h.offset == 0);
+    Ok(header.and_then(|header| {
+        let payload = block.get(HEADER..HEADER + header.payload_len as usize)?;
+        let start = Some(payload).filter(|p| crc32c::crc32c(p) == header.payload_crc);
+        Some((header, SegmentStart::decode(start?)?))
+    }))
+}
+
 /// The first acceptable header at or behind `offset`, in steps of the alignment.
 pub(crate) fn search(
     window: &mut Window<'_>,
@@ -240,7 +252,12 @@ pub(crate) fn scan(file: &Arc<dyn DiskFile>, depth: Depth) -> io::Result<Option<
 fn commit_of(header: &Header, payload: &[u8]) -> Option<Entry<Place>> {
     let subject = header.subject;
     let number = FragmentNumber::new(subject.a, subject.b, subject.c);
-    Commit::decode(payload).map(|commit| entry_of(number, &commit, place_of(header)))
+    // Nothing counts so far; the index on disk holds numbers with a sign.
+    let counted = |number: u64| i64::try_from(number).is_ok_and(|number| number < i64::MAX);
+    let commit = Commit::decode(payload).filter(|commit| counted(commit.position));
+    commit
+        .filter(|_| counted(subject.a) && counted(header.stream))
+        .map(|commit| entry_of(number, &commit, place_of(header)))
 }
 
 /// A frame's place.

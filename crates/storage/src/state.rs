@@ -2,19 +2,21 @@
 //! their sync, readers look at it; it is rebuilt from the log at every open. No I/O happens under its lock, except that
 //! a closed segment file is opened again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use base::metrics::{HistogramVec, IntCounterVec, MetricError, Metrics};
 use base::{Clock, Disk, DiskFile, Timestamp};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::buffer::Buffers;
-use crate::control::Control;
+use crate::control::{Control, RangeSet};
 use crate::frame::BLOCK;
-use crate::index::{Entry, StreamIndex};
+use crate::index_db::IndexDb;
+use crate::index_writer::Bell;
+use crate::media_stream::MediaStream;
 use crate::payload::{Extent, Log};
 use crate::pool::Pool;
 use crate::records::ShardId;
@@ -32,11 +34,16 @@ pub(crate) struct Place {
     pub extents: Box<[Extent]>,
 }
 
-/// One video stream.
+/// Rows that the index on disk must lose.
 #[derive(Debug)]
-pub(crate) struct MediaStream {
-    pub index: StreamIndex<Place>,
-    pub committed: watch::Sender<u64>,
+pub(crate) struct Purge {
+    pub stream: StreamId,
+    /// Their positions; `None` when the stream is deleted.
+    pub gone: Option<RangeSet>,
+    /// Fragments that went already.
+    pub removed: u64,
+    /// Who waits until they are gone.
+    pub reply: Option<oneshot::Sender<Result<u64, Error>>>,
 }
 
 /// A place in a shard from which its frames can be found by walking forward.
@@ -122,6 +129,10 @@ pub(crate) struct Segment {
     pub newest: HashMap<(StreamId, ShardId), u64>,
     /// Damaged: never written over.
     pub quarantined: bool,
+    /// Commits in it that the index on disk does not hold yet.
+    pub fresh: u64,
+    /// The index on disk says that an open need not read it.
+    pub settled: bool,
 }
 
 /// The file of a slot.
@@ -151,6 +162,16 @@ pub(crate) struct State {
     pub epoch: u64,
     /// Numbers of fragments that are being received.
     pub open: HashSet<(StreamId, u64)>,
+    /// Fragments that the index on disk does not hold yet, in the order of their commits; some may be gone since.
+    pub fresh: VecDeque<(StreamId, u64)>,
+    /// What the index on disk must lose.
+    pub purges: VecDeque<Purge>,
+    /// Media segments that are to be settled.
+    pub unsettled: Vec<u64>,
+    /// Media segments that were given up since the index on disk was last told.
+    pub retired: Vec<u64>,
+    /// Settled segments with dead extents that the index on disk does not know of.
+    pub buried: BTreeSet<u64>,
     pub random: fastrand::Rng,
 }
 
@@ -167,6 +188,11 @@ impl State {
             next_segment: 1,
             epoch: 1,
             open: HashSet::new(),
+            fresh: VecDeque::new(),
+            purges: VecDeque::new(),
+            unsettled: Vec::new(),
+            retired: Vec::new(),
+            buried: BTreeSet::new(),
             random: fastrand::Rng::with_seed(seed),
         }
     }
@@ -174,11 +200,8 @@ impl State {
     /// A stream that is not deleted, made if missing.
     pub fn media_stream(&mut self, stream: StreamId) -> Option<&mut MediaStream> {
         let next = self.control.stream(stream)?.next_position;
-        let media = self.media.entry(stream).or_insert_with(|| MediaStream {
-            index: StreamIndex::default(),
-            committed: watch::Sender::new(next.saturating_sub(1)),
-        });
-        media.index.raise_position(next);
+        let media = self.media.entry(stream).or_insert_with(|| MediaStream::new(next));
+        media.window.raise_position(next);
         Some(media)
     }
 
@@ -201,6 +224,9 @@ impl State {
         if let Some(segment) = self.segments.get_mut(&extent.segment) {
             segment.refs = segment.refs.saturating_sub(1);
             segment.bury(extent, now);
+            if segment.settled {
+                self.buried.insert(extent.segment);
+            }
         }
     }
 
@@ -214,26 +240,70 @@ impl State {
         }
     }
 
-    /// Removes fragments from the index that control says are gone, and returns how many.
-    pub fn drop_gone(&mut self, stream: StreamId, now: Timestamp) -> u64 {
-        let removed: Vec<Entry<Place>> = match (self.control.streams.get(&stream), self.media.get_mut(&stream)) {
-            (Some(control), Some(media)) => media.index.remove_gone(&control.gone),
-            _ => Vec::new(),
+    /// A fragment that is on disk is now in the window of its stream and in the queue of the index.
+    pub fn note_fresh(&mut self, stream: StreamId, sequence: u64, place: &Place) {
+        self.fresh.push_back((stream, sequence));
+        if let Some(segment) = self.segments.get_mut(&place.commit.segment) {
+            segment.fresh += 1;
+        }
+    }
+
+    /// The index holds the fragment, or never will.
+    pub fn unnote_fresh(&mut self, place: &Place) {
+        if let Some(segment) = self.segments.get_mut(&place.commit.segment) {
+            segment.fresh = segment.fresh.saturating_sub(1);
+        }
+    }
+
+    /// Removes fragments that control says are gone. What the index on disk holds of them goes behind this; `reply` is
+    /// answered then.
+    pub fn drop_gone(
+        &mut self,
+        stream: StreamId,
+        gone: RangeSet,
+        reply: oneshot::Sender<Result<u64, Error>>,
+        now: Timestamp,
+    ) {
+        let (unknown, rows) = match (self.control.streams.get(&stream), self.media.get_mut(&stream)) {
+            (Some(control), Some(media)) => media.remove_gone(&control.gone),
+            _ => (Vec::new(), false),
         };
-        for entry in &removed {
+        for entry in &unknown {
+            self.unnote_fresh(&entry.place);
             self.release(&entry.place, now);
         }
-        removed.len() as u64
+        let removed = unknown.len() as u64;
+        if !rows {
+            let _ = reply.send(Ok(removed));
+            return;
+        }
+        self.purges.push_back(Purge {
+            stream,
+            gone: Some(gone),
+            removed,
+            reply: Some(reply),
+        });
     }
 
     /// Forgets a stream for ever.
     pub fn delete(&mut self, stream: StreamId, now: Timestamp) {
         self.control.delete(stream);
         self.shards.retain(|(s, _), _| *s != stream);
-        let removed = self.media.remove(&stream);
-        for entry in removed.iter().flat_map(|m| m.index.entries()) {
-            self.release(&entry.place, now);
+        let Some(media) = self.media.remove(&stream) else {
+            return;
+        };
+        for entry in media.window.entries() {
+            if media.fresh.contains(&entry.info.number.sequence()) {
+                self.unnote_fresh(&entry.place);
+                self.release(&entry.place, now);
+            }
         }
+        self.purges.push_back(Purge {
+            stream,
+            gone: None,
+            removed: 0,
+            reply: None,
+        });
     }
 }
 
@@ -293,6 +363,10 @@ pub(crate) struct Shared {
     /// Memory that large frames are read into.
     pub reads: Pool,
     pub state: Mutex<State>,
+    /// What of the index is not in memory. Never used under the lock of the state.
+    pub index: IndexDb,
+    /// Wakes its writer.
+    pub bell: Bell,
     closed: AtomicBool,
 }
 
@@ -308,6 +382,8 @@ impl Shared {
             disk,
             clock,
             meters: Meters::new(metrics).map_err(wrap)?,
+            index: IndexDb::open(&options.index)?,
+            bell: Bell::default(),
             buffers: Buffers::new(options.buffer_bytes),
             reads: Pool::default(),
             state: Mutex::new(State::new(options.seed)),

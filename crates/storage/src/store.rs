@@ -9,6 +9,7 @@ use base::{Clock, Disk};
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use crate::index_writer::{self, IndexCore};
 use crate::lane::LaneCore;
 use crate::media_log::LogMediaStore;
 use crate::payload::Log;
@@ -24,6 +25,10 @@ use crate::{Error, LogOptions, MediaStore, RecordLog};
 pub struct RecoveryReport {
     /// Segments found.
     pub segments: u64,
+    /// Those of them that had to be read: all of records, and of media those that the index on disk does not vouch for.
+    pub segments_read: u64,
+    /// The index on disk did not fit the log and was built anew.
+    pub index_rebuilt: bool,
     /// Fragments that can be read.
     pub fragments: u64,
     /// Torn tails that were saved aside and cut: writes that nobody had been told were durable.
@@ -54,6 +59,7 @@ pub(crate) struct Parts {
     pub records: Arc<LogRecordLog>,
     pub report: RecoveryReport,
     pub lanes: Vec<LaneAndQueue>,
+    pub index: IndexCore,
     pub shared: Arc<Shared>,
 }
 
@@ -92,6 +98,7 @@ pub(crate) fn open_parts(
         records: Arc::new(LogRecordLog::new(Arc::clone(&shared), queues(Log::Records))),
         report: recovered.report,
         lanes,
+        index: IndexCore::new(Arc::clone(&shared), recovered.unpunched),
         shared,
     })
 }
@@ -103,6 +110,7 @@ pub struct LogStore {
     report: RecoveryReport,
     shared: Arc<Shared>,
     lanes: Mutex<Vec<(Arc<Queue>, JoinHandle<()>)>>,
+    index: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl LogStore {
@@ -114,17 +122,21 @@ impl LogStore {
         metrics: &Metrics,
     ) -> Result<Self, Error> {
         let parts = open_parts(disk, clock, options, metrics)?;
+        let started =
+            |thread: std::io::Result<JoinHandle<()>>| thread.map_err(|e| Error::io("start a thread of", "the log", e));
         let mut lanes = Vec::new();
         for (core, queue) in parts.lanes {
-            let thread = spawn(core, Arc::clone(&queue)).map_err(|e| Error::io("start a thread of", "the log", e))?;
+            let thread = started(spawn(core, Arc::clone(&queue)))?;
             lanes.push((queue, thread));
         }
+        let index = started(index_writer::spawn(parts.index))?;
         Ok(LogStore {
             media: parts.media,
             records: parts.records,
             report: parts.report,
             shared: parts.shared,
             lanes: Mutex::new(lanes),
+            index: Mutex::new(Some(index)),
         })
     }
 
@@ -154,6 +166,12 @@ impl LogStore {
             if thread.join().is_err() {
                 tracing::error!("a lane of the log died");
             }
+        }
+        self.shared.bell.close();
+        if let Some(thread) = self.index.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the writer of the fragment index died");
         }
     }
 }

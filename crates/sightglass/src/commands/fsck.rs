@@ -14,7 +14,7 @@ pub fn run(args: &FsckArgs) -> Result<ExitCode, Failure> {
     // A look first, so that a directory that is not ours is not made one by locking it.
     drop(DataDir::peek(&args.data.data_dir)?);
     let data = DataDir::lock(&args.data.data_dir, &SystemClock::new())?;
-    let report = storage::fsck(&data.log_disk()?)?;
+    let report = storage::fsck_with_index(&data.log_disk()?, &data.index_home())?;
     let databases = data.check_databases();
     if args.json {
         println!(

@@ -17,10 +17,10 @@ pub use manifest::{FileEntry, Manifest};
 
 use crate::catalog::{CatalogError, sqlite_copy};
 use crate::datadir::{
-    self, CATALOG_FILE, DataDir, DataDirError, FACES_FILE, FORMAT, KEYRING_FILE, LOCK_FILE, LOG_FOLDER, MANIFEST_FILE,
-    ROOT_KEY_FILE,
+    self, CATALOG_FILE, DataDir, DataDirError, FACES_FILE, FORMAT, INDEX_FILE, KEYRING_FILE, LOCK_FILE, LOG_FOLDER,
+    MANIFEST_FILE, ROOT_KEY_FILE,
 };
-use crate::{Error, Finding, LogOptions, LogStore, Severity, fsck};
+use crate::{Error, Finding, IndexHome, LogOptions, LogStore, Severity, fsck};
 
 /// Largest of the small files. Ours.
 const SMALL_BYTES_MAX: usize = 1 << 20;
@@ -215,13 +215,18 @@ fn settle(to: &Path, clock: &Arc<dyn Clock>) -> Result<Vec<Finding>, BackupError
         return Ok(Vec::new());
     }
     let disk: Arc<dyn Disk> = Arc::new(SystemDisk::open(&folder).map_err(io_at(&folder))?);
+    let index = IndexHome::file(&to.join(INDEX_FILE));
     let options = LogOptions {
+        index: index.clone(),
         // An error of the lanes reaches this thread as the result of the call below.
         on_fatal: Arc::new(|error| tracing::warn!(%error, "the copy of the log could not be written")),
         ..LogOptions::default()
     };
     let log = LogStore::open(Arc::clone(&disk), Arc::clone(clock), options, &Metrics::new())?;
     log.close();
+    drop(log);
+    // A restored server builds its own.
+    index.remove()?;
     // Space set aside by the copy's own lanes; a restored server sets aside its own.
     for name in disk
         .list()

@@ -12,9 +12,12 @@ use std::time::Duration;
 use base::metrics::Metrics;
 use base::{Clock, ManualClock, Timestamp};
 use bytes::Bytes;
+use parking_lot::Mutex;
+use rusqlite::Connection;
 
 use super::SimDisk;
 use super::model::{Found, Fragment, Model};
+use crate::IndexHome;
 use crate::media::{FragmentQuery, FragmentRange, FragmentSummary, FrameEntry, MediaStore};
 use crate::plan::Request;
 use crate::records::{NewRecord, Position, RecordLog};
@@ -35,6 +38,10 @@ pub(crate) struct World {
     pub fatal: Arc<AtomicBool>,
     /// What lanes are told to do wrong; see [`super::power`].
     pub acks_early: bool,
+    /// The index on disk.
+    pub index: Arc<Mutex<Connection>>,
+    /// What a power cut may leave of it.
+    synced_index: Option<Connection>,
     counter: u64,
 }
 
@@ -67,7 +74,15 @@ async fn pause() {
     .await;
 }
 
-fn options(random: &mut fastrand::Rng, fatal: &Arc<AtomicBool>) -> LogOptions {
+fn copy(of: &Connection) -> Connection {
+    let mut copy = Connection::open_in_memory().unwrap();
+    let backup = rusqlite::backup::Backup::new(of, &mut copy).unwrap();
+    backup.step(-1).unwrap();
+    drop(backup);
+    copy
+}
+
+fn options(random: &mut fastrand::Rng, fatal: &Arc<AtomicBool>, index: &Arc<Mutex<Connection>>) -> LogOptions {
     let fatal = Arc::clone(fatal);
     LogOptions {
         media_lanes: random.u16(1..=2),
@@ -81,6 +96,8 @@ fn options(random: &mut fastrand::Rng, fatal: &Arc<AtomicBool>) -> LogOptions {
         spare_segments: random.usize(..3),
         punch_delay_ms: [0, 3000][random.usize(..2)],
         reserve_bytes: [0, 16 << 10][random.usize(..2)],
+        index: IndexHome::held(Arc::clone(index)),
+        index_window: [0, 9, 1000][random.usize(..3)],
         seed: random.u64(..),
         on_fatal: Arc::new(move |_| fatal.store(true, Ordering::SeqCst)),
     }
@@ -90,12 +107,15 @@ impl World {
     pub fn new(seed: u64) -> World {
         let mut random = fastrand::Rng::with_seed(seed);
         let fatal = Arc::new(AtomicBool::new(false));
+        let index = Arc::new(Mutex::new(Connection::open_in_memory().unwrap()));
         World {
             disk: SimDisk::new(random.u64(..)),
             clock: ManualClock::at(Timestamp::from_millis(1_700_000_000_000)),
             model: Rc::default(),
             parts: None,
-            options: options(&mut random, &fatal),
+            options: options(&mut random, &fatal, &index),
+            index,
+            synced_index: None,
             random,
             tasks: Vec::new(),
             fatal,
@@ -149,6 +169,40 @@ impl World {
         }
     }
 
+    /// Lets the writer of the index do what there is to do.
+    pub fn step_index(&mut self) {
+        let Some(parts) = &mut self.parts else { return };
+        if let Err(error) = parts.index.step() {
+            self.model.borrow_mut().broken.push(format!("index: {error}"));
+        }
+        if self.random.usize(..4) == 0 {
+            self.synced_index = Some(copy(&self.index.lock()));
+        }
+    }
+
+    /// The power goes: of the index something older may be left, or nothing.
+    pub fn cut_power(&mut self) {
+        self.disk.reboot();
+        let left = match self.random.usize(..6) {
+            0 => Some(Connection::open_in_memory().unwrap()),
+            1..=3 => self.synced_index.as_ref().map(copy),
+            _ => None,
+        };
+        if let Some(left) = left {
+            *self.index.lock() = left;
+        }
+    }
+
+    /// The index on disk says what the log says. To be called when nothing is under way.
+    pub fn check_index(&mut self) {
+        let report = crate::fsck::fsck_with_index(&self.disk.mount(), &self.options.index).unwrap();
+        let mut wrong = report.findings;
+        wrong.retain(|finding| finding.severity != crate::Severity::TornTail);
+        if !wrong.is_empty() {
+            self.model.borrow_mut().broken.push(format!("fsck: {wrong:?}"));
+        }
+    }
+
     pub fn poll_tasks(&mut self) {
         self.tasks.retain_mut(|task| poll(task).is_pending());
     }
@@ -164,6 +218,7 @@ impl World {
             for lane in 0..lanes {
                 self.step_lane(lane);
             }
+            self.step_index();
         }
         let stuck = format!("{} calls hang", self.tasks.len());
         self.model.borrow_mut().broken.push(stuck);
@@ -177,6 +232,7 @@ impl World {
             let (reply, _) = tokio::sync::oneshot::channel();
             core.process(vec![Request::Close { reply }]);
         }
+        self.step_index();
     }
 
     /// One random thing happens.
@@ -193,6 +249,7 @@ impl World {
             }
             13 => self.tick(),
             14 => self.clock.advance(Duration::from_millis(self.random.u64(1..4000))),
+            15 => self.step_index(),
             _ => {
                 let lane = self.random.usize(..4);
                 self.step_lane(lane);

@@ -61,7 +61,7 @@ fn fail_at(nth: u64, fault: Fault) -> bool {
         assert!(went_on, "call {nth}: a full disk ended the log");
     }
     world.drop_process();
-    world.disk.reboot();
+    world.cut_power();
     let opened = world.open();
     assert!(opened.is_ok(), "call {nth}, {fault:?}: {:?}", opened.err());
     world.verify();
@@ -136,7 +136,7 @@ fn a_full_disk_refuses_writes_lets_deletions_through_and_takes_writes_again_afte
         "nothing can be stored after space has returned"
     );
     world.drop_process();
-    world.disk.reboot();
+    world.cut_power();
     world.open().unwrap();
     world.verify();
     let broken = world.model.borrow().broken.clone();

@@ -37,6 +37,10 @@ fn run(seed: u64, sabotage: Sabotage) -> (Vec<String>, SimDisk) {
             break;
         }
         world.verify();
+        let report = world.parts.as_ref().map(|parts| &parts.report);
+        if sabotage == Sabotage::None && report.is_some_and(|report| report.index_rebuilt) {
+            world.model.borrow_mut().broken.push("the index did not fit".into());
+        }
         live(&mut world);
         die(&mut world);
         if !world.model.borrow().broken.is_empty() {
@@ -45,6 +49,12 @@ fn run(seed: u64, sabotage: Sabotage) -> (Vec<String>, SimDisk) {
     }
     if boot(&mut world) {
         world.verify();
+        if sabotage == Sabotage::None {
+            world.disk.clear_fault();
+            world.close();
+            world.drop_process();
+            world.check_index();
+        }
     }
     let broken = world.model.borrow().broken.clone();
     (broken, world.disk)
@@ -60,7 +70,7 @@ fn boot(world: &mut World) -> bool {
             return true;
         }
         world.drop_process();
-        world.disk.reboot();
+        world.cut_power();
     }
     match world.open() {
         Ok(()) => true,
@@ -93,7 +103,7 @@ fn die(world: &mut World) {
     world.drop_process();
     match way {
         1 | 3 if world.random.bool() => world.disk.kill(),
-        _ => world.disk.reboot(),
+        _ => world.cut_power(),
     }
 }
 
