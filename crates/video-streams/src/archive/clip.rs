@@ -205,7 +205,11 @@ impl Plan {
             })
             .collect();
         let added = self.movie.push(time_ms, &parts, fragment.piece.clone());
-        added.map_err(|_| MediaError::Storage(storage::Error::NotFound))?;
+        added.map_err(|_| PackagingError::InvalidFrame {
+            track: 0,
+            time_ms: 0,
+            why: "it does not fit the clip",
+        })?;
         self.pieces.push(Piece {
             info: *info,
             range: fragment.piece,

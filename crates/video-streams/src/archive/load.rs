@@ -291,3 +291,136 @@ fn unlace(track: &Track, payload: &Bytes, entry: &FrameEntry, out: &mut Vec<Fram
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use base::Timestamp;
+    use bytes::BufMut;
+    use matroska::{Audio, writer};
+
+    use super::*;
+
+    /// Parameter sets of 64x48, in Annex B.
+    const SETS: &[u8] = &[
+        0, 0, 0, 1, 0x67, 0x42, 0xC0, 0x0A, 0xD9, 4, 0x7B, 1, 0x10, 0, 0, 3, 0, 0x10, 0, 0, 3, 3, 0x20, 0xF1, 0x22,
+        0x64, 0x80, 0, 0, 0, 1, 0x68, 0xCB, 0x83, 0xCB, 0x20,
+    ];
+
+    fn track(number: u64, codec_id: &str, private: &[u8]) -> Track {
+        let audio = codec_id.starts_with('A');
+        Track {
+            kind: if audio { TrackKind::Audio } else { TrackKind::Video },
+            codec_id: codec_id.to_owned(),
+            codec_private: Bytes::copy_from_slice(private),
+            default_duration_ns: audio.then_some(20_000_000),
+            audio: audio.then_some(Audio {
+                sampling_hz: 8000.0,
+                channels: 1,
+                bit_depth: None,
+            }),
+            ..crate::testing::track(number)
+        }
+    }
+
+    /// A fragment of these blocks: track, time, flags, bytes.
+    fn fragment(tracks: &[Track], blocks: &[(u8, i16, u8, &[u8])]) -> Result<ArchivedFragment, MediaError> {
+        let mut payload = BytesMut::from(&writer::header(&writer::StreamInfo::default(), tracks)[..]);
+        let header_len = payload.len() as u32;
+        writer::put_cluster_head(&mut payload, 1000);
+        let mut index = Vec::new();
+        for (track, time, flags, bytes) in blocks {
+            writer::put_simple_block_head(&mut payload, u64::from(*track), *time, true, bytes.len());
+            *payload.last_mut().unwrap() = *flags;
+            index.push(FrameEntry {
+                offset: payload.len() as u32,
+                len: bytes.len() as u32,
+                time_ms: i32::from(*time),
+                track: *track,
+                key: flags & 0x80 != 0,
+            });
+            payload.put_slice(bytes);
+        }
+        let info = FragmentInfo {
+            number: crate::testing::number(1),
+            server_timestamp: Timestamp::from_millis(0),
+            producer_timestamp: Timestamp::from_millis(1000),
+            length_ms: 80,
+            size: payload.len() as u32,
+            header_len,
+            position: 1,
+            frame_count: index.len() as u32,
+            tracks_hash: 0,
+        };
+        assemble(info, payload.freeze(), &index)
+    }
+
+    fn bytes_of(fragment: &ArchivedFragment, track: u64) -> Vec<&[u8]> {
+        let samples = &fragment.track(track).unwrap().samples;
+        samples
+            .iter()
+            .map(|sample| &fragment.payload[sample.data.clone()])
+            .collect()
+    }
+
+    const ALAW: &[u8] = &[6, 0, 1, 0, 0x40, 0x1F, 0, 0, 0x40, 0x1F, 0, 0, 1, 0, 8, 0, 0, 0];
+
+    #[test]
+    fn laced_sound_comes_apart_into_its_frames() {
+        // Three frames of two bytes each.
+        let loaded = fragment(
+            &[track(2, "A_MS/ACM", ALAW)],
+            &[(2, 0, 0x84, b"\x02aabbcc"), (2, 60, 0x80, b"dd")],
+        );
+        let loaded = loaded.unwrap();
+        assert_eq!(bytes_of(&loaded, 2), [b"aa", b"bb", b"cc", b"dd"]);
+        let starts: Vec<i64> = loaded.tracks[0]
+            .samples
+            .iter()
+            .map(|sample| sample.decode_time)
+            .collect();
+        assert_eq!(starts, [0, 160, 320, 480]);
+        let torn = fragment(&[track(2, "A_MS/ACM", ALAW)], &[(2, 0, 0x84, b"\x02aabbc")]);
+        assert!(matches!(
+            torn,
+            Err(MediaError::Packaging(PackagingError::InvalidFrame { .. }))
+        ));
+    }
+
+    #[test]
+    fn annex_b_becomes_lengths_and_the_sound_beside_it_stays_as_it_is() {
+        let key = [SETS, &[0, 0, 0, 1, 0x65, 1, 2]].concat();
+        let tracks = [track(1, "V_MPEG/ISO/AVC", b""), track(2, "A_MS/ACM", ALAW)];
+        let blocks = [
+            (1, 0, 0x80, &key[..]),
+            (2, 0, 0, b"sound"),
+            (1, 40, 0, &[0, 0, 1, 0x41, 9]),
+        ];
+        let loaded = fragment(&tracks, &blocks).unwrap();
+        assert!(loaded.video().unwrap().config.is_derived());
+        let pictures = bytes_of(&loaded, 1);
+        assert!(pictures[0].starts_with(&[0, 0, 0, 23, 0x67]) && pictures[0].ends_with(&[0, 0, 0, 3, 0x65, 1, 2]));
+        assert_eq!(pictures[1], [0, 0, 0, 2, 0x41, 9]);
+        assert_eq!(bytes_of(&loaded, 2), [b"sound"]);
+        // Nothing but frames is left.
+        let all: usize = pictures.iter().map(|picture| picture.len()).sum();
+        assert_eq!(loaded.payload.len(), all + b"sound".len());
+    }
+
+    #[test]
+    fn the_last_picture_of_a_fragment_with_one_track_ends_with_the_fragment() {
+        let frame = [0, 0, 0, 2, 0x65, 1];
+        let avcc: &[u8] = &[
+            1, 0x42, 0xC0, 0x0A, 0xFF, 0xE1, 0, 0x17, 0x67, 0x42, 0xC0, 0x0A, 0xD9, 4, 0x7B, 1, 0x10, 0, 0, 3, 0, 0x10,
+            0, 0, 3, 3, 0x20, 0xF1, 0x22, 0x64, 0x80, 1, 0, 5, 0x68, 0xCB, 0x83, 0xCB, 0x20,
+        ];
+        let tracks = [track(1, "V_MPEG4/ISO/AVC", avcc)];
+        let loaded = fragment(&tracks, &[(1, 0, 0x80, &frame), (1, 33, 0, &frame)]).unwrap();
+        let last = loaded.tracks[0].samples.last().unwrap();
+        assert_eq!(last.end(), 80 * 30);
+        let torn = fragment(&tracks, &[(1, 0, 0x80, &frame[..5])]);
+        assert!(matches!(
+            torn,
+            Err(MediaError::Packaging(PackagingError::InvalidFrame { .. }))
+        ));
+    }
+}

@@ -74,10 +74,6 @@ impl Outflow {
 
     async fn next(&mut self) -> Option<Result<Bytes, StreamError>> {
         if let Some(head) = self.head.take() {
-            // The first reads are started before the head goes out.
-            if let Err(error) = self.read_ahead().await {
-                return Some(Err(error));
-            }
             return Some(Ok(head));
         }
         if let Err(error) = self.read_ahead().await {
@@ -109,12 +105,7 @@ impl Outflow {
     }
 
     fn start(&mut self, read: impl Future<Output = Result<Bytes, StreamError>> + Send + 'static) {
-        // A task of its own, so that it goes on while the client takes what came before.
-        let task = tokio::spawn(read);
-        self.under_way.push_back(Box::pin(async move {
-            task.await
-                .unwrap_or_else(|_| Err(StreamError::Other("reading was cut off".to_owned())))
-        }));
+        self.under_way.push_back(Box::pin(read));
     }
 }
 
