@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::deliver::Kind;
 use crate::ingest::acks::{Ack, AckError};
 use crate::ingest::leniency::Leniency;
+use crate::ingest::rules::Report;
 use crate::limits;
 use crate::state::ConnectionKind;
 
@@ -94,12 +95,12 @@ impl VideoMetrics {
             )?,
             fragment_ms: metrics.gauge(
                 "sightglass_video_fragment_duration_milliseconds",
-                "Length of a stream's last fragment.",
+                "Length of a stream's last fragment; of one that was refused as too long, how far it came.",
                 &["account", "region", "stream"],
             )?,
             key_interval_ms: metrics.gauge(
                 "sightglass_video_key_frame_interval_milliseconds",
-                "Between the last two key frames of a stream's first video track.",
+                "Between the last two key frames of a stream's first video track; at least so much when a fragment was refused as too long.",
                 &["account", "region", "stream"],
             )?,
             measured: Arc::default(),
@@ -213,6 +214,14 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
+    /// A fragment is refused. One that was too long shows how far it came.
+    pub fn refused(&self, error: AckError, report: &Report) {
+        if error == AckError::FragmentDuration {
+            let span_ms = u64::try_from(report.span_ms).unwrap_or(0);
+            self.fragment(span_ms, report.since_key_ms.max(report.key_interval_ms));
+        }
+    }
+
     /// A fragment is whole.
     pub fn fragment(&self, length_ms: u64, key_interval_ms: Option<i64>) {
         let measured = self.metrics.measured.lock();

@@ -36,6 +36,12 @@ fn counted(service: &Service, line: &str) -> bool {
     page.lines().any(|found| found == line)
 }
 
+/// A line of the metrics page about the stream.
+fn of(metric: &str, value: i64) -> String {
+    let stream = "account=\"000000000000\",region=\"us-west-2\",stream=\"cam\"";
+    format!("sightglass_video_{metric}_milliseconds{{{stream}}} {value}")
+}
+
 #[tokio::test]
 async fn a_tag_lets_the_next_connection_send_longer_fragments() {
     let service = Service::start().await;
@@ -49,6 +55,9 @@ async fn a_tag_lets_the_next_connection_send_longer_fragments() {
     };
     let key = "sightglass:max_fragment_duration_ms";
     assert_eq!(put(&service, long()).await.pop().unwrap(), "ERROR 4002 1000");
+    for metric in ["fragment_duration", "key_frame_interval"] {
+        assert!(counted(&service, &of(metric, 25_000)), "what was refused is shown");
+    }
     tag(&service, key, "30000").await.unwrap();
     assert_eq!(put(&service, long()).await.pop().unwrap(), "PERSISTED 1000");
     assert!(counted(
@@ -200,11 +209,6 @@ async fn a_stream_s_measures_are_shown_until_it_is_deleted() {
         .frame(1, 0)
         .frame(1, 40);
     put(&service, body).await;
-    let of = |metric: &str, value: i64| {
-        format!(
-            "sightglass_video_{metric}_milliseconds{{account=\"000000000000\",region=\"us-west-2\",stream=\"cam\"}} {value}"
-        )
-    };
     assert!(
         counted(&service, &of("fragment_duration", 80)),
         "{}",

@@ -200,7 +200,11 @@ impl Session {
                 self.acker.send(Ack::Error(error, Some(fragment))).await;
             }
             (None, End::Refused(error, fragment)) => {
-                say_refused(&self.context, error, &self.rules.report());
+                let report = self.rules.report();
+                say_refused(&self.context, error, &report);
+                if let Some(measured) = &self.measured {
+                    measured.refused(error, &report);
+                }
                 self.acker.send(Ack::Error(error, fragment.or(cut))).await;
             }
             (None, End::Silent(why)) => tracing::debug!(stream, request, why, "PutMedia ends"),
