@@ -11,9 +11,10 @@ mod common;
 
 use std::time::Duration;
 
-use base::ApiError;
+use base::{ApiError, Handle, Operation, Request};
 use common::{STRANGER, Service, context_of};
 use storage::Catalog;
+use video_streams::VideoStreams;
 use wire::kinesisvideo::*;
 
 fn code<T>(result: Result<T, ApiError>) -> String {
@@ -658,4 +659,55 @@ async fn a_device_s_edge_configurations_are_listed_page_by_page() {
         .await
         .unwrap();
     assert_eq!(names(&first), ["c", "d"]);
+}
+
+/// Calls an operation with each of the inputs at once, on several threads.
+async fn at_once<O: Operation<Input: Send> + 'static>(service: &Service, inputs: Vec<O::Input>) -> Vec<String>
+where
+    VideoStreams: Handle<O>,
+{
+    let calls = inputs.into_iter().map(|input| {
+        let video = service.video.clone();
+        tokio::spawn(async move {
+            let request = Request {
+                context: common::context(),
+                input,
+                body: None,
+            };
+            match Handle::<O>::handle(&video, request).await {
+                Ok(_) => "done".to_owned(),
+                Err(error) => error.code.into_owned(),
+            }
+        })
+    });
+    let mut answers = Vec::new();
+    for call in calls.collect::<Vec<_>>() {
+        answers.push(call.await.unwrap());
+    }
+    answers.sort();
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_that_want_one_name_or_one_stream_at_once_one_gets_it() {
+    let service = Service::start().await;
+    let one = |rest: usize| {
+        let mut wanted = vec!["ResourceInUseException".to_owned(); rest];
+        wanted.push("done".to_owned());
+        wanted
+    };
+    let made = at_once::<op::CreateSignalingChannel>(&service, vec![channel("door"); 8]).await;
+    assert_eq!(made, one(7));
+    let stream = service.create("cam", 1).await;
+    let mut wants = Vec::new();
+    for n in 0..8 {
+        let arn = make(&service, &format!("gate-{n}")).await;
+        wants.push(store(&arn, Some(&stream)));
+    }
+    let mapped_by = at_once::<op::UpdateMediaStorageConfiguration>(&service, wants).await;
+    assert_eq!(mapped_by, one(7));
+    assert_eq!(mapped(&service, "cam").await.len(), 1);
+    let starts = vec![start("cam", edge(HUB, "0 0 8 ? * MON-FRI")); 8];
+    let begun = at_once::<op::StartEdgeConfigurationUpdate>(&service, starts).await;
+    assert_eq!(begun, one(7));
 }
