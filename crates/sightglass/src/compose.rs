@@ -16,10 +16,13 @@ use storage::datadir::DataDir;
 use storage::{Catalog, KeyRows, LogOptions, LogStore, MemoryMediaStore, MemoryOptions, SqliteOptions};
 use tokio::task::JoinSet;
 use video_streams::VideoStreams;
+use video_streams::ports::Ports;
 
 use crate::commands::Failure;
 use crate::config::Config;
 use crate::sight::Sight;
+use crate::topics::TopicMap;
+use crate::webhook::{Address, Webhook};
 use crate::{root_key, sts};
 
 /// How often keys that `sightglass keys` made or revoked are taken over.
@@ -33,6 +36,7 @@ const EXIT_STORAGE_FAILED: i32 = 74;
 pub struct Composition {
     running: Running,
     rekognition: Arc<Rekognition>,
+    video: VideoStreams,
     tasks: JoinSet<()>,
     log: LogStore,
     _data: DataDir,
@@ -54,7 +58,8 @@ pub async fn start(config: &Config) -> Result<Composition, Failure> {
     let data = DataDir::lock(&config.data_dir, clock.as_ref())?;
     let ground = lay(config, &data, clock).await?;
     let mut registry = wire::Registry::new();
-    let video = video(config, &ground).await?;
+    let sight = Arc::new(Sight::start(&config.vision, &ground.metrics, ground.clock.clone())?);
+    let video = video(config, &ground, sight.clone()).await?;
     video.register(&mut registry);
     let records = DataStreams::open(data_streams::Parts {
         catalog: ground.catalog.clone(),
@@ -65,7 +70,6 @@ pub async fn start(config: &Config) -> Result<Composition, Failure> {
     })
     .await?;
     records.register(&mut registry);
-    let sight = Arc::new(Sight::start(&config.vision, &ground.metrics, ground.clock.clone())?);
     let rekognition = Arc::new(Rekognition::new(rekognition::Parts {
         faces: Arc::new(FaceStore::open(&data.faces_file(), ground.clock.clone())?),
         vision: sight.clone(),
@@ -83,6 +87,7 @@ pub async fn start(config: &Config) -> Result<Composition, Failure> {
     Ok(Composition {
         running,
         rekognition,
+        video,
         tasks,
         log: ground.log,
         _data: data,
@@ -132,7 +137,7 @@ fn report(log: &LogStore) {
     }
 }
 
-async fn video(config: &Config, ground: &Ground) -> Result<VideoStreams, Failure> {
+async fn video(config: &Config, ground: &Ground, sight: Arc<Sight>) -> Result<VideoStreams, Failure> {
     let durable = ground.log.media();
     let bounds = MemoryOptions {
         max_age_ms: i64::try_from(video_streams::limits::BUFFER_DURATION.as_millis())?,
@@ -153,9 +158,20 @@ async fn video(config: &Config, ground: &Ground) -> Result<VideoStreams, Failure
         clock: ground.clock.clone(),
         metrics: &ground.metrics,
         settings,
-        ports: Default::default(),
+        ports: Ports {
+            stills: sight,
+            topics: Arc::new(topics(config, ground.clock.clone())?),
+            ..Ports::default()
+        },
     };
     Ok(VideoStreams::open(on).await?)
+}
+
+fn topics(config: &Config, clock: Arc<dyn Clock>) -> Result<TopicMap, Failure> {
+    let secure = config.topics.values().any(Address::is_secure);
+    let trusted = secure.then(|| read(&config.webhook_ca)).transpose()?;
+    let webhook = Webhook::new(trusted.as_deref()).map_err(|e| format!("{}: {e}", config.webhook_ca.display()))?;
+    Ok(TopicMap::new(config.topics.clone(), webhook, clock))
 }
 
 fn background(ground: &Ground, video: &VideoStreams, records: &Arc<DataStreams>) -> JoinSet<()> {
@@ -234,7 +250,7 @@ impl Composition {
         self.running.local_addr()
     }
 
-    /// Lets requests finish, saves the positions of processors, closes the log in good order.
+    /// Lets requests finish, saves the positions of processors and deliveries, closes the log in good order.
     pub async fn stop(mut self) {
         let drained = self.running.shutdown(DRAIN_WITHIN).await;
         if drained.connections_cut > 0 {
@@ -245,6 +261,7 @@ impl Composition {
         }
         self.rekognition.shutdown().await;
         self.tasks.shutdown().await;
+        self.video.save_deliveries().await;
         self.log.close();
     }
 }

@@ -1,6 +1,7 @@
 //! The settings of the server: the TOML file, overridden by the flags of `serve`. Unknown keys are refused, so that a
 //! misspelt setting is never silently ignored. docs/reference/settings.md lists every key.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use serde::Deserialize;
 use video_streams::archive::ClipLimits;
 
 use crate::cli::{LogFormat, ServeArgs};
+use crate::webhook::Address;
 
 /// Where the server listens unless told otherwise.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4577);
@@ -18,6 +20,9 @@ const DEFAULT_CLOCK_SKEW_SECONDS: u64 = 300;
 const DEFAULT_PUT_MEDIA_CONNECTIONS: usize = 5;
 /// GetMedia connections a stream serves at once.
 const DEFAULT_GET_MEDIA_CONNECTIONS: usize = video_streams::limits::GET_CONNECTIONS;
+
+/// The certificates that Debian trusts.
+const SYSTEM_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Everything the server is told at start.
 #[derive(Debug, Clone)]
@@ -48,6 +53,10 @@ pub struct Config {
     pub clip: ClipLimits,
     /// The vision worker and its models.
     pub vision: VisionSettings,
+    /// Where the messages of topics go, by the topics' ARNs.
+    pub topics: BTreeMap<String, Address>,
+    /// PEM file of the certificates that `https` addresses of topics are trusted by.
+    pub webhook_ca: PathBuf,
 }
 
 /// The `[clip]` table.
@@ -96,6 +105,8 @@ struct File {
     max_bytes: Option<u64>,
     clip: ClipTable,
     vision: VisionSettings,
+    topics: BTreeMap<String, String>,
+    webhook_ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -168,6 +179,8 @@ impl Config {
             max_bytes: file.max_bytes,
             clip: file.clip.limits(),
             vision: file.vision,
+            topics: topics(&file.topics)?,
+            webhook_ca: file.webhook_ca.unwrap_or_else(|| PathBuf::from(SYSTEM_CERTIFICATES)),
         };
         config.checked()
     }
@@ -211,6 +224,17 @@ fn read(path: &Path) -> Result<File, ConfigError> {
         path: name,
         source: Box::new(source),
     })
+}
+
+fn topics(named: &BTreeMap<String, String>) -> Result<BTreeMap<String, Address>, ConfigError> {
+    let wrong = |why| ConfigError::Value { key: "topics", why };
+    let one = |(arn, text): (&String, &String)| {
+        if !arn.starts_with("arn:aws") || !arn.contains(":sns:") {
+            return Err(wrong(format!("{arn:?} is not the ARN of an SNS topic")));
+        }
+        Ok((arn.clone(), text.parse().map_err(wrong)?))
+    };
+    named.iter().map(one).collect()
 }
 
 fn log_format(name: Option<&str>) -> Result<LogFormat, ConfigError> {
@@ -281,6 +305,11 @@ mod tests {
             ("public_url = \"example.org\"", "public_url"),
             ("clock_skew_seconds = 0", "clock_skew_seconds"),
             ("log_format = \"xml\"", "log_format"),
+            ("[topics]\ndoor = \"http://localhost\"", "door"),
+            (
+                "[topics]\n\"arn:aws:sns:us-west-2:000000000000:door\" = \"localhost\"",
+                "localhost",
+            ),
             ("get_media_connections = 0", "get_media_connections"),
         ] {
             let message = load(text).unwrap_err().to_string();

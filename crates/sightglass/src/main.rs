@@ -9,6 +9,8 @@ mod logging;
 mod root_key;
 mod sight;
 mod sts;
+mod topics;
+mod webhook;
 
 use std::process::ExitCode;
 

@@ -10,7 +10,11 @@ use base::{AccountId, Clock};
 use bytes::Bytes;
 use faces::ModelVersion;
 use rekognition::ports::{Vision, VisionSession};
-use vision::{ImageAnalysis, ImageError, ImageOptions, OpenError, SessionConfig, StartError, VisionConfig, VisionPool};
+use video_streams::ports::{self, NotDecodable, StillCodec, StillsJob};
+use vision::{
+    Codec, ImageAnalysis, ImageError, ImageOptions, OpenError, SessionConfig, StartError, StillsError, StillsRequest,
+    VisionConfig, VisionPool,
+};
 
 use crate::config::VisionSettings;
 
@@ -34,7 +38,7 @@ impl Sight {
         match VisionPool::start(config, metrics, clock) {
             Ok(pool) => Ok(Sight::Pool(pool)),
             Err(missing @ (StartError::Models { .. } | StartError::Worker(_))) => {
-                tracing::warn!(reason = %missing, "face operations and stream processors will be refused");
+                tracing::warn!(reason = %missing, "face operations, stream processors and images of video will be refused");
                 Ok(Sight::Blind(missing.to_string()))
             }
             Err(other) => Err(other),
@@ -110,6 +114,44 @@ impl Vision for Sight {
         match self {
             Sight::Pool(pool) => Vision::open_session(pool, config),
             Sight::Blind(_) => Err(OpenError::NoCapacity(0)),
+        }
+    }
+}
+
+#[async_trait]
+impl ports::Stills for Sight {
+    async fn make(&self, job: StillsJob) -> Result<Vec<Result<Bytes, NotDecodable>>, ports::StillsError> {
+        let pool = match self {
+            Sight::Pool(pool) => pool,
+            Sight::Blind(why) => {
+                let why = format!("This server has no vision worker, which decodes video: {why}");
+                return Err(ports::StillsError::Absent(why));
+            }
+        };
+        let packet = |packet: ports::StillPacket| vision::StillPacket {
+            data: packet.data,
+            fresh: packet.fresh,
+            wanted: packet.wanted,
+        };
+        let request = StillsRequest {
+            account: job.account,
+            codec: match job.codec {
+                StillCodec::H264 => Codec::H264,
+                StillCodec::H265 => Codec::H265,
+            },
+            codec_private: job.codec_private,
+            format: match job.format {
+                ports::StillFormat::Jpeg(quality) => vision::StillFormat::Jpeg { quality },
+                ports::StillFormat::Png => vision::StillFormat::Png,
+            },
+            width: job.size.width,
+            height: job.size.height,
+            packets: job.packets.into_iter().map(packet).collect(),
+        };
+        match pool.stills(request).await {
+            Ok(made) => Ok(made.into_iter().map(|made| made.map_err(|_| NotDecodable)).collect()),
+            Err(StillsError::Busy) => Err(ports::StillsError::Busy),
+            Err(StillsError::Worker(why)) => Err(ports::StillsError::Failed(why)),
         }
     }
 }

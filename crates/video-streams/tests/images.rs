@@ -168,6 +168,23 @@ async fn pages_hold_at_most_25_images_and_go_on_where_they_ended() {
 }
 
 #[tokio::test]
+async fn frames_that_are_decoded_in_another_order_than_shown_come_in_the_order_of_time() {
+    let (service, echo) = service().await;
+    service.create("cam", 1).await;
+    let body = [0, 400, 200, 800, 600]
+        .into_iter()
+        .fold(Body::new(&[1]).cluster(10_000), |body, time| body.frame(1, time));
+    service.put("cam", &body.end_of_fragment().bytes(), &[1000]).await;
+    let got = images(&service, input("cam", 10_000, 10_800, 200)).await;
+    let expected: Vec<String> = [0, 200, 400, 600, 800]
+        .iter()
+        .map(|time| format!("{} frame 1 {time}", 10_000 + time))
+        .collect();
+    assert_eq!(got, expected);
+    assert_eq!(echo.jobs.lock().len(), 1);
+}
+
+#[tokio::test]
 async fn a_fragment_without_a_key_frame_is_decoded_from_the_one_before() {
     let (service, echo) = service().await;
     service.create("cam", 1).await;

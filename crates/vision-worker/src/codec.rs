@@ -1,4 +1,4 @@
-//! FFmpeg's decoders and scaler, made safe to call. This module alone touches FFmpeg; it knows nothing of faces.
+//! FFmpeg's decoders and scaler, made safe to call. This module and `encode` alone touch FFmpeg; they know nothing of faces.
 //!
 //! One thread, packets copied in, pictures borrowed out. A picture is seen as three planes of 8-bit YUV ([`View`]);
 //! other formats (10 bits, palettes, RGB) are converted first.
@@ -31,7 +31,12 @@ pub struct CodecError(c_int);
 
 const OUT_OF_MEMORY: CodecError = CodecError(ff::AVERROR(libc::ENOMEM));
 
-fn checked(code: c_int) -> Result<c_int, CodecError> {
+impl CodecError {
+    /// Nothing could be allocated.
+    pub(crate) const OUT_OF_MEMORY: CodecError = OUT_OF_MEMORY;
+}
+
+pub(crate) fn checked(code: c_int) -> Result<c_int, CodecError> {
     if code < 0 { Err(CodecError(code)) } else { Ok(code) }
 }
 
@@ -259,11 +264,10 @@ impl Picture {
         })
     }
 
-    /// The picture as full-range 4:4:4 planes, whatever its format.
-    pub fn to_planar(&self, scaler: &mut Scaler) -> Result<Planar, CodecError> {
+    /// The picture as it is, whatever its format.
+    fn source(&self) -> Source {
         let frame = self.frame();
-        let mut planar = Planar::new(self.width() as usize, self.height() as usize);
-        let source = Source {
+        Source {
             data: [frame.data[0], frame.data[1], frame.data[2], frame.data[3]].map(<*mut u8>::cast_const),
             strides: [
                 frame.linesize[0],
@@ -279,7 +283,35 @@ impl Picture {
                 ff::AVColorSpace::BT709 => Matrix::Bt709,
                 _ => Matrix::Bt601,
             },
-        };
+        }
+    }
+
+    /// Scales the picture into a frame of FFmpeg's, to that frame's size and format.
+    ///
+    /// # Safety
+    /// `target` must be live, and its planes allocated by `av_frame_get_buffer` for its size and format.
+    pub(crate) unsafe fn scale_into(&self, scaler: &mut Scaler, target: *mut ff::AVFrame) -> Result<(), CodecError> {
+        // SAFETY: the caller's promise; the source is a whole picture of FFmpeg's. FFmpeg pads the rows of its own buffers
+        // by more than the scaler writes beyond them.
+        unsafe {
+            let target = &*target;
+            let [first, second, third, ..] = target.data;
+            let [first_stride, second_stride, third_stride, ..] = target.linesize;
+            scaler.convert(
+                &self.source(),
+                [first, second, third],
+                [first_stride, second_stride, third_stride],
+                (target.width, target.height),
+                AVPixelFormat(target.format),
+            )
+        }
+    }
+
+    /// The picture as full-range 4:4:4 planes, whatever its format.
+    pub fn to_planar(&self, scaler: &mut Scaler) -> Result<Planar, CodecError> {
+        let frame = self.frame();
+        let mut planar = Planar::new(self.width() as usize, self.height() as usize);
+        let source = self.source();
         let size = (frame.width, frame.height);
         let targets = planar.planes.each_mut().map(|plane| plane.as_mut_ptr());
         let stride = frame.width;
@@ -575,7 +607,7 @@ impl Scaler {
                     return Err(CodecError(ff::AVERROR(libc::EINVAL)));
                 }
                 let table = |matrix| ff::sws_getCoefficients(if matrix == Matrix::Bt709 { 1 } else { 5 });
-                let target_full = c_int::from(format == AVPixelFormat::YUVJ444P);
+                let target_full = c_int::from(matches!(format, AVPixelFormat::YUVJ444P | AVPixelFormat::YUVJ420P));
                 let (from, to) = (table(source.matrix), table(Matrix::Bt601));
                 // Refused for RGB sources, which need no matrix.
                 ff::sws_setColorspaceDetails(

@@ -13,6 +13,7 @@ use crate::codec::Scaler;
 use crate::engine::EngineError;
 use crate::image;
 use crate::session::Session;
+use crate::stills::Stills;
 
 /// Bytes asked of the pipe at once: as many as it holds.
 const READ_BYTES: usize = 64 * 1024;
@@ -39,6 +40,7 @@ pub fn serve(
 ) -> Result<(), ServeError> {
     let mut inbox = Inbox::default();
     let mut sessions: BTreeMap<u32, Session> = BTreeMap::new();
+    let mut stills = None;
     let mut out = Vec::new();
     let mut broken = None;
     loop {
@@ -47,7 +49,7 @@ pub fn serve(
             return Ok(());
         }
         while let Some(message) = inbox.next()? {
-            receive(message, &mut sessions, analyser, |answer| {
+            receive(message, &mut sessions, &mut stills, analyser, |answer| {
                 keep_first(&mut broken, send(output, &mut out, answer));
             })?;
         }
@@ -79,6 +81,7 @@ fn send(output: &mut impl Write, out: &mut Vec<u8>, answer: &FromWorker) -> std:
 fn receive(
     message: ToWorker,
     sessions: &mut BTreeMap<u32, Session>,
+    stills: &mut Option<Stills>,
     analyser: &mut Analyser,
     mut say: impl FnMut(&FromWorker),
 ) -> Result<(), ServeError> {
@@ -112,6 +115,17 @@ fn receive(
         } => {
             let result = analyse_image(&data, embed, max_pixels, analyser)?;
             say(&FromWorker::Image { request, result });
+        }
+        ToWorker::Stills(open) => *stills = Some(Stills::open(open)),
+        ToWorker::StillPacket(frame) => {
+            if let Some(stills) = stills.as_mut().filter(|stills| stills.is(frame.request)) {
+                stills.frame(&frame, &mut say);
+            }
+        }
+        ToWorker::EndOfStills { request } => {
+            if let Some(stills) = stills.take_if(|stills| stills.is(request)) {
+                stills.end(&mut say);
+            }
         }
     }
     Ok(())

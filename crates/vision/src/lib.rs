@@ -3,7 +3,7 @@
 //! [`protocol`] on the pipes of a `vision-worker` process that holds no key and no other account's data.
 //!
 //! [`VisionPool::analyze_image`] finds the faces of one image; [`VisionPool::open_session`] takes a camera's frames and
-//! gives an outcome for each. It knows nothing of collections, streams or records.
+//! gives an outcome for each; [`VisionPool::stills`] makes still images of frames. It knows nothing of collections, streams or records.
 
 mod image_host;
 pub mod limits;
@@ -13,6 +13,7 @@ mod pool;
 mod process;
 pub mod protocol;
 mod schedule;
+mod still_host;
 mod types;
 mod video_host;
 

@@ -88,3 +88,20 @@ pub const UNREAD_OUTCOMES: usize = 16_384;
 
 /// A worker's lines of complaint that are passed on to the log; the rest is discarded.
 pub const STDERR_LINES: usize = 20;
+
+/// The largest still image: as base64 it must fit the 6 MiB of GetImages' ImageContent (service model).
+pub const MAX_STILL_BYTES: usize = 6 * 1024 * 1024 / 4 * 3;
+
+/// Widest still image that may be asked for (GetImages: 3840).
+pub const MAX_STILL_WIDTH: u32 = 3840;
+
+/// Highest still image that may be asked for (GetImages: 2160).
+pub const MAX_STILL_HEIGHT: u32 = 2160;
+
+/// A request for still images that takes longer is given up and its worker killed: 20 s of 4K at 30 frames/s decode in
+/// about ten seconds.
+pub const STILLS_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Requests for still images that may wait for one account's worker before [`crate::StillsError::Busy`]. Each may hold a
+/// fragment of 50 MB.
+pub const STILLS_QUEUE: usize = 8;

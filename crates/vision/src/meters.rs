@@ -9,6 +9,7 @@ pub(crate) struct Meters {
     pub(crate) frames: IntCounterVec,
     pub(crate) frame_seconds: HistogramVec,
     pub(crate) images: IntCounterVec,
+    pub(crate) stills: IntCounterVec,
     pub(crate) workers: IntGaugeVec,
     pub(crate) deaths: IntCounterVec,
 }
@@ -29,6 +30,11 @@ impl Meters {
             images: metrics.counter(
                 "sightglass_vision_images_total",
                 "Image requests by result.",
+                &["result"],
+            )?,
+            stills: metrics.counter(
+                "sightglass_vision_stills_total",
+                "Still images of video frames by result.",
                 &["result"],
             )?,
             workers: metrics.gauge("sightglass_vision_workers", "Worker processes that run.", &["kind"])?,

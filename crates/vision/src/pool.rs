@@ -10,10 +10,11 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::image_host::{ImageHost, ImageRequest};
-use crate::limits::{DETECTOR_SIDES, IMAGE_QUEUE, MAX_CODEC_PRIVATE_BYTES, MAX_IMAGE_BYTES};
+use crate::limits::{DETECTOR_SIDES, IMAGE_QUEUE, MAX_CODEC_PRIVATE_BYTES, MAX_IMAGE_BYTES, STILLS_QUEUE};
 use crate::manifest::Manifest;
 use crate::meters::Meters;
 use crate::process::Launch;
+use crate::still_host::{StillHost, StillsJob};
 use crate::types::*;
 use crate::video_host::{Session, VideoHost};
 
@@ -37,11 +38,12 @@ struct Inner {
 struct Hosts {
     videos: HashMap<AccountId, Vec<Arc<VideoHost>>>,
     images: HashMap<AccountId, mpsc::Sender<ImageRequest>>,
+    stills: HashMap<AccountId, mpsc::Sender<StillsJob>>,
 }
 
 impl Hosts {
     fn count(&self) -> usize {
-        self.videos.values().map(Vec::len).sum::<usize>() + self.images.len()
+        self.videos.values().map(Vec::len).sum::<usize>() + self.images.len() + self.stills.len()
     }
 }
 
@@ -111,6 +113,34 @@ impl VisionPool {
         Err(ImageError::Busy)
     }
 
+    /// Makes still images of video frames, in a worker process of the account: an answer for each wanted packet, in their
+    /// order. Dropping the future gives the request up.
+    pub async fn stills(&self, request: StillsRequest) -> Result<Vec<Result<Bytes, StillError>>, StillsError> {
+        let undecodable = |request: &StillsRequest| {
+            let wanted = request.packets.iter().filter(|packet| packet.wanted).count();
+            Ok(vec![Err(StillError::Undecodable); wanted])
+        };
+        if request.codec_private.len() > MAX_CODEC_PRIVATE_BYTES {
+            return undecodable(&request);
+        }
+        let (reply, answer) = oneshot::channel();
+        let account = request.account;
+        let mut job = StillsJob { request, reply };
+        // A host may retire between being found and being asked; the second time a new one is found.
+        for _ in 0..2 {
+            let host = Inner::still_host(&self.inner, account).ok_or(StillsError::Busy)?;
+            job = match host.try_send(job) {
+                Ok(()) => {
+                    let gone = || StillsError::Worker("the pool was shut down".to_owned());
+                    return answer.await.unwrap_or_else(|_| Err(gone()));
+                }
+                Err(mpsc::error::TrySendError::Full(_)) => return Err(StillsError::Busy),
+                Err(mpsc::error::TrySendError::Closed(job)) => job,
+            };
+        }
+        Err(StillsError::Busy)
+    }
+
     /// Opens a session. Must be called within a tokio runtime; returns at once, the worker may still be starting.
     /// The session ends when the sender is dropped and every outcome was received, or when the receiver is dropped.
     pub fn open_session(&self, config: SessionConfig) -> Result<(FrameSender, ResultReceiver), OpenError> {
@@ -152,6 +182,34 @@ impl Inner {
         tokio::spawn(host.run(move || {
             if let Some(inner) = pool.upgrade() {
                 inner.hosts.lock().images.remove(&account);
+            }
+        }));
+        Some(sender)
+    }
+
+    /// The channel to the account's worker for still images, made if need be; `None` when all workers are taken.
+    fn still_host(inner: &Arc<Inner>, account: AccountId) -> Option<mpsc::Sender<StillsJob>> {
+        let mut hosts = inner.hosts.lock();
+        if let Some(host) = hosts.stills.get(&account).filter(|host| !host.is_closed()) {
+            return Some(host.clone());
+        }
+        hosts.stills.remove(&account);
+        if hosts.count() >= inner.config.max_workers {
+            return None;
+        }
+        let (sender, jobs) = mpsc::channel(STILLS_QUEUE);
+        hosts.stills.insert(account, sender.clone());
+        let host = StillHost {
+            account,
+            launch: inner.launch.clone(),
+            meters: inner.meters.clone(),
+            idle_retire: inner.config.idle_retire,
+            jobs,
+        };
+        let pool = Arc::downgrade(inner);
+        tokio::spawn(host.run(move || {
+            if let Some(inner) = pool.upgrade() {
+                inner.hosts.lock().stills.remove(&account);
             }
         }));
         Some(sender)

@@ -401,3 +401,67 @@ pub enum OpenError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the vision session is closed")]
 pub struct SessionClosed;
+
+/// How a still image is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StillFormat {
+    /// JPEG with the quantisation of the Independent JPEG Group's quality scale.
+    Jpeg {
+        /// 1 to 100.
+        quality: u8,
+    },
+    /// PNG of 24 bits.
+    Png,
+}
+
+/// One encoded frame of a [`StillsRequest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StillPacket {
+    /// The frame, as it stood in its SimpleBlock.
+    pub data: Bytes,
+    /// Decoding begins here anew, with a key frame.
+    pub fresh: bool,
+    /// Its image is wanted; the others are decoded for its sake.
+    pub wanted: bool,
+}
+
+/// Frames of one track, of which still images are wanted.
+#[derive(Clone, Debug)]
+pub struct StillsRequest {
+    /// Whose video it is: a worker process serves one account alone.
+    pub account: AccountId,
+    /// The codec.
+    pub codec: Codec,
+    /// As in [`SessionConfig::codec_private`].
+    pub codec_private: Bytes,
+    /// How images are encoded.
+    pub format: StillFormat,
+    /// Pixels. One side alone keeps the picture's proportions; neither, its size.
+    pub width: Option<u32>,
+    /// Pixels.
+    pub height: Option<u32>,
+    /// In decoding order.
+    pub packets: Vec<StillPacket>,
+}
+
+/// Why there is no image of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StillError {
+    /// It cannot be decoded, or refers to frames that are missing or damaged.
+    #[error("the frame cannot be decoded")]
+    Undecodable,
+    /// The image has more than [`crate::limits::MAX_STILL_BYTES`].
+    #[error("the image is too large")]
+    TooLarge,
+}
+
+/// Why a [`StillsRequest`] was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StillsError {
+    /// Every worker that may be started is at work, or enough waits for this account's; worth another try.
+    #[error("no worker is free")]
+    Busy,
+    /// The worker could not be started, or died twice over these frames. In words for the log.
+    #[error("the vision worker failed: {0}")]
+    Worker(String),
+}

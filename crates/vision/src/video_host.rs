@@ -215,7 +215,10 @@ impl VideoHost {
             | FromWorker::Analysed { session, .. }
             | FromWorker::Skipped { session, .. }
             | FromWorker::Drained { session } => *session,
-            FromWorker::Ready { .. } | FromWorker::Image { .. } => return Err(Failure::OutOfTurn),
+            FromWorker::Ready { .. }
+            | FromWorker::Image { .. }
+            | FromWorker::Still { .. }
+            | FromWorker::StillsDone { .. } => return Err(Failure::OutOfTurn),
         };
         // Messages of a session that was closed meanwhile are out of date.
         let Some(session) = self.sessions.lock().get(&number).cloned() else {
@@ -243,7 +246,10 @@ impl VideoHost {
                 schedule.on_drained()?;
                 self.sessions.lock().remove(&number);
             }
-            FromWorker::Ready { .. } | FromWorker::Image { .. } => {}
+            FromWorker::Ready { .. }
+            | FromWorker::Image { .. }
+            | FromWorker::Still { .. }
+            | FromWorker::StillsDone { .. } => {}
         }
         drop(schedule);
         session.tell();

@@ -30,8 +30,23 @@ pub(crate) struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// An answer for each of the wanted frames, which are indexes of [`Source::first_at`] in ascending order.
+    /// An answer for each of the wanted frames, which are indexes of [`Source::first_at`], in their order.
     pub async fn images(
+        &self,
+        source: &mut Source,
+        wanted: &[usize],
+    ) -> Result<Vec<Result<Bytes, NotDecodable>>, MakeError> {
+        // Frames are shown in another order than they are decoded in.
+        let mut in_order: Vec<(usize, usize)> = wanted.iter().copied().enumerate().collect();
+        in_order.sort_unstable_by_key(|(_, index)| *index);
+        let sorted: Vec<usize> = in_order.iter().map(|(_, index)| *index).collect();
+        let made = self.in_decoding_order(source, &sorted).await?;
+        let mut back: Vec<_> = in_order.into_iter().map(|(place, _)| place).zip(made).collect();
+        back.sort_unstable_by_key(|(place, _)| *place);
+        Ok(back.into_iter().map(|(_, made)| made).collect())
+    }
+
+    async fn in_decoding_order(
         &self,
         source: &mut Source,
         wanted: &[usize],

@@ -1,0 +1,181 @@
+"""GetImages against frames that ffmpeg extracts from the same file, and its declared errors."""
+
+import base64
+import datetime
+import subprocess
+
+import pytest
+from botocore.exceptions import ClientError
+
+import harness
+from media import archived, make_stream
+from putmedia import persisted, put
+from test_stream_processor import prepared
+
+needs_worker = pytest.mark.skipif(not prepared(), reason="skipped: models, vision-worker or ffmpeg not prepared")
+
+START = 1795347223.0
+WIDTH, HEIGHT, RATE, SECONDS = 320, 180, 10, 6
+# Of 255 levels, over all colours: JPEG at quality 80 and the rounding of two colour conversions.
+CLOSE = {"JPEG": 5.0, "PNG": 2.5}
+CODECS = {"h264": ["-c:v", "libx264", "-preset", "veryfast", "-bf", "2", "-g", "20"],
+          "h265": ["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "keyint=20:log-level=none"]}
+
+
+def ffmpeg(*arguments, stdin=None):
+    return subprocess.run(["ffmpeg", "-v", "error", *arguments], input=stdin, check=True, capture_output=True).stdout
+
+
+@pytest.fixture(scope="module", params=sorted(CODECS))
+def video(request, tmp_path_factory):
+    """A moving test picture with B-frames and a key frame every two seconds, and its frames as ffmpeg sees them."""
+    path = tmp_path_factory.mktemp("video") / "test.mkv"
+    ffmpeg("-f", "lavfi", "-i", f"testsrc2=size={WIDTH}x{HEIGHT}:rate={RATE}:duration={SECONDS}", *CODECS[request.param],
+           "-pix_fmt", "yuv420p", "-cluster_time_limit", "1000", str(path))
+    return path.read_bytes(), pixels(path.read_bytes())
+
+
+def pixels(file, size=(WIDTH, HEIGHT)):
+    """The frames of a video or an image as raw RGB."""
+    raw = ffmpeg("-i", "-", "-vf", f"scale={size[0]}:{size[1]}", "-f", "rawvideo", "-pix_fmt", "rgb24", "-", stdin=file)
+    frame = size[0] * size[1] * 3
+    return [raw[at:at + frame] for at in range(0, len(raw), frame)]
+
+
+def difference(one, other):
+    """Mean absolute difference of two pictures' samples; every 7th is enough."""
+    assert len(one) == len(other)
+    pairs = list(zip(one[::7], other[::7]))
+    return sum(abs(a - b) for a, b in pairs) / len(pairs)
+
+
+def at(seconds):
+    return datetime.datetime.fromtimestamp(START + seconds, datetime.timezone.utc)
+
+
+def request(name, start=0.0, end=1.0, **options):
+    return {"StreamName": name, "ImageSelectorType": "PRODUCER_TIMESTAMP", "StartTimestamp": at(start), "EndTimestamp": at(end),
+            "SamplingInterval": 1000, "Format": "JPEG", **options}
+
+
+def stored(server, name, video):
+    make_stream(server, name)
+    acks = put(server, name, video, timecodes="RELATIVE", start=f"{START:.3f}")
+    assert persisted(acks), acks
+
+
+@needs_worker
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_images_are_the_frames_of_their_times(server, name, video, form):
+    file, frames = video
+    stored(server, name, file)
+    client = archived(server)
+    answer = client.get_images(**request(name, 0.0, SECONDS + 0.9, SamplingInterval=700, Format=form))
+    points = [index * 0.7 for index in range(int((SECONDS + 0.9) / 0.7) + 1)]
+    assert [image["TimeStamp"] for image in answer["Images"]] == [at(point) for point in points]
+    assert "NextToken" not in answer
+    for point, image in zip(points, answer["Images"]):
+        index = round(point * RATE)
+        if index >= len(frames):
+            assert image.get("Error") == "NO_MEDIA" and "ImageContent" not in image, (point, image.get("Error"))
+            continue
+        content = base64.b64decode(image["ImageContent"])
+        assert content.startswith(b"\xff\xd8\xff" if form == "JPEG" else b"\x89PNG\r\n\x1a\n")
+        [picture] = pixels(content)
+        assert difference(picture, frames[index]) < CLOSE[form], point
+        # It is that frame and no neighbour.
+        others = [difference(picture, frames[other]) for other in (index - 3, index + 3) if 0 <= other < len(frames)]
+        assert difference(picture, frames[index]) < min(others), point
+
+
+@needs_worker
+def test_sizes_qualities_and_pages(server, name, video):
+    file, frames = video
+    stored(server, name, file)
+    client = archived(server)
+
+    def one(**options):
+        [image] = client.get_images(**request(name, 2.0, 2.0, **options))["Images"]
+        return base64.b64decode(image["ImageContent"])
+
+    for options, size in (({"HeightPixels": 90}, (160, 90)), ({"WidthPixels": 64, "HeightPixels": 64}, (64, 64))):
+        content = one(Format="PNG", **options)
+        assert (int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")) == size
+        [picture] = pixels(content, size)
+        [expected] = pixels(one(Format="PNG"), size)
+        assert difference(picture, expected) < 12, options
+    lengths = [len(one(FormatConfig={"JPEGQuality": quality})) for quality in ("1", "50", "80", "100")]
+    assert lengths == sorted(set(lengths)) and len(one()) == lengths[2], lengths
+
+    pages = list(client.get_paginator("get_images").paginate(**request(name, 0.0, SECONDS - 0.1, SamplingInterval=200), PaginationConfig={"PageSize": 100}))
+    assert [len(page["Images"]) for page in pages] == [25, 5]
+    times = [image["TimeStamp"] for page in pages for image in page["Images"]]
+    assert times == [at(index / 5) for index in range(30)]
+    failed = [(image["TimeStamp"], image["Error"]) for page in pages for image in page["Images"] if "Error" in image]
+    assert failed == []
+
+
+def failure(call):
+    with pytest.raises(ClientError) as failed:
+        call()
+    error = failed.value.response
+    return error["Error"]["Code"], error["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def test_what_may_not_be_asked_for_is_a_declared_error(server, name):
+    make_stream(server, name)
+    make_stream(server, f"{name}-live", hours=0)
+    client = archived(server)
+    invalid = ("InvalidArgumentException", 400)
+    for options in ({"start": 1.0, "end": 0.0}, {"end": 300.001}, {"SamplingInterval": 199}, {"WidthPixels": 100},
+                    {"FormatConfig": {"JPEGQuality": "0"}}, {"FormatConfig": {"JPEGQuality": "best"}}, {"NextToken": "bm9uZSBvZiBvdXJz"}):
+        assert failure(lambda: client.get_images(**request(name, **options))) == invalid, options
+    assert failure(lambda: client.get_images(**request(f"{name}-none"))) == ("ResourceNotFoundException", 404)
+    assert failure(lambda: client.get_images(**request(f"{name}-live"))) == ("NoDataRetentionException", 400)
+    # Nothing is stored there: an answer, not an error.
+    assert [image["Error"] for image in client.get_images(**request(name))["Images"]] == ["NO_MEDIA", "NO_MEDIA"]
+
+
+@needs_worker
+def test_damaged_frames_and_other_codecs_are_media_errors(server, name, data):
+    make_stream(server, name)
+    body = (data / "mkv/test_mixed_tags.mkv").read_bytes()
+    assert persisted(put(server, name, body, timecodes="RELATIVE", start=f"{START:.3f}"))
+    images = archived(server).get_images(**request(name, 0.0, 0.4, SamplingInterval=200))["Images"]
+    assert {image["Error"] for image in images} == {"MEDIA_ERROR"}
+
+
+def test_a_server_without_a_vision_worker_says_so(name, tmp_path):
+    own = harness.Server(environment={"SIGHTGLASS_WORKER": str(tmp_path / "none")})
+    try:
+        make_stream(own, name)
+        file = ffmpeg("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=10:duration=1", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-f", "matroska", "-")
+        assert persisted(put(own, name, file, timecodes="RELATIVE", start=f"{START:.3f}"))
+        with pytest.raises(ClientError) as failed:
+            archived(own).get_images(**request(name))
+        error = failed.value.response["Error"]
+        assert error["Code"] == "InvalidArgumentException" and "no vision worker" in error["Message"], error
+    finally:
+        own.stop()
+
+
+def test_image_generation_is_configured_and_needs_a_bucket(server, name):
+    kvs = server.client("kinesisvideo")
+    make_stream(server, name)
+    wanted = {"Status": "DISABLED", "ImageSelectorType": "SERVER_TIMESTAMP", "SamplingInterval": 3000, "Format": "JPEG",
+              "FormatConfig": {"JPEGQuality": "70"}, "WidthPixels": 320, "HeightPixels": 240,
+              "DestinationConfig": {"Uri": "s3://pictures", "DestinationRegion": harness.REGION}}
+
+    def update(**changes):
+        return kvs.update_image_generation_configuration(StreamName=name, ImageGenerationConfiguration={**wanted, **changes})
+
+    update()
+    described = kvs.describe_image_generation_configuration(StreamName=name)
+    assert described["ImageGenerationConfiguration"] == wanted
+    invalid = ("InvalidArgumentException", 400)
+    assert failure(lambda: update(Status="ENABLED")) == invalid
+    assert failure(lambda: update(SamplingInterval=100)) == invalid
+    assert failure(lambda: update(DestinationConfig={"Uri": "s3://pictures", "DestinationRegion": "eu-west-1"})) == invalid
+    assert kvs.describe_image_generation_configuration(StreamName=name)["ImageGenerationConfiguration"] == wanted
+    kvs.update_image_generation_configuration(StreamName=name)
+    assert "ImageGenerationConfiguration" not in kvs.describe_image_generation_configuration(StreamName=name)

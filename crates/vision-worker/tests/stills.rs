@@ -1,0 +1,115 @@
+//! Still images as the server asks for them: of a real process, of real video, and of bytes that are none.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    missing_docs
+)]
+
+mod support;
+
+use base::AccountId;
+use bytes::Bytes;
+use support::*;
+use vision::{StillError, StillFormat, StillPacket, StillsRequest};
+use vision_worker::codec::Format;
+use vision_worker::image::header;
+
+/// The frames of the first group of pictures that are wanted.
+fn request(video: &Video, wanted: &[usize], format: StillFormat) -> StillsRequest {
+    let last = wanted.iter().max().map_or(0, |last| last + 1);
+    let packet = |(index, frame): (usize, &vision::Frame)| StillPacket {
+        data: frame.data.clone(),
+        fresh: index == 0,
+        wanted: wanted.contains(&index),
+    };
+    StillsRequest {
+        account: AccountId::DEFAULT,
+        codec: video.codec,
+        codec_private: video.codec_private.clone(),
+        format,
+        width: None,
+        height: None,
+        packets: video.frames.iter().take(last).enumerate().map(packet).collect(),
+    }
+}
+
+#[tokio::test]
+async fn wanted_frames_become_images_of_the_wanted_form_and_size() {
+    let (Some(models), Some(video)) = (models(), video("bezos_vogels.mkv")) else {
+        return;
+    };
+    let pool = pool(&models);
+    let jpeg = StillFormat::Jpeg { quality: 80 };
+    let made = pool.stills(request(&video, &[0, 7, 12], jpeg)).await.unwrap();
+    assert_eq!(made.len(), 3);
+    for file in &made {
+        let head = header(file.as_ref().unwrap()).unwrap();
+        assert_eq!((head.format, head.width, head.height), (Format::Jpeg, 1280, 720));
+    }
+    let mut length = 0;
+    for quality in [1, 50, 80, 100] {
+        let made = pool
+            .stills(request(&video, &[3], StillFormat::Jpeg { quality }))
+            .await
+            .unwrap();
+        let file = made[0].as_ref().unwrap();
+        assert!(file.len() > length, "quality {quality}: {} after {length}", file.len());
+        length = file.len();
+    }
+    for (width, height, expected) in [
+        (None, Some(90), (160, 90)),
+        (Some(100), Some(100), (100, 100)),
+        (Some(2000), None, (2000, 1125)),
+    ] {
+        let mut sized = request(&video, &[2], StillFormat::Png);
+        (sized.width, sized.height) = (width, height);
+        let made = pool.stills(sized).await.unwrap();
+        let head = header(made[0].as_ref().unwrap()).unwrap();
+        assert_eq!(
+            (head.format, head.width, head.height),
+            (Format::Png, expected.0, expected.1)
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_decoded_is_told_and_costs_nothing_else() {
+    let (Some(models), Some(video)) = (models(), video("bezos_vogels.mkv")) else {
+        return;
+    };
+    let pool = pool(&models);
+    let jpeg = StillFormat::Jpeg { quality: 80 };
+    let undecodable = Err(StillError::Undecodable);
+    // Noise for a frame, then a good key frame.
+    let mut mixed = request(&video, &[0], jpeg);
+    let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(5000).collect();
+    let good = mixed.packets[0].clone();
+    mixed.packets.insert(
+        0,
+        StillPacket {
+            data: Bytes::from(noise),
+            ..good.clone()
+        },
+    );
+    let made = pool.stills(mixed).await.unwrap();
+    assert_eq!(made[0], undecodable);
+    assert!(made[1].is_ok());
+    // A frame left out: what follows refers to it.
+    let mut gap = request(&video, &[0, 8], jpeg);
+    gap.packets.remove(1);
+    let made = pool.stills(gap).await.unwrap();
+    assert!(made[0].is_ok());
+    assert_eq!(made[1], undecodable);
+    // A frame too large for a message, and codec private data that is none.
+    let mut huge = request(&video, &[0], jpeg);
+    huge.packets[0].data = vec![0; vision::limits::MAX_FRAME_BYTES + 1].into();
+    assert_eq!(pool.stills(huge).await.unwrap()[0], undecodable);
+    let mut private = request(&video, &[0], jpeg);
+    private.codec_private = Bytes::from_static(b"\x01nonsense");
+    assert_eq!(pool.stills(private).await.unwrap()[0], undecodable);
+    // The worker lives on.
+    assert!(pool.stills(request(&video, &[1], jpeg)).await.unwrap()[0].is_ok());
+}

@@ -1,0 +1,255 @@
+//! Messages to bytes.
+
+use super::{FromWorker, MAX_EMBEDDING, ToWorker};
+use crate::limits::MAX_FACES;
+use crate::types::{Codec, Face, ImageAnalysis, ImageError, SkipReason, StillError, StillFormat};
+
+impl ToWorker {
+    /// Writes all but the trailing byte string into `head` (cleared first), and returns that string: two writes, no copy.
+    pub fn encode<'a>(&'a self, head: &mut Vec<u8>) -> &'a [u8] {
+        head.clear();
+        head.extend_from_slice(&[0; 4]);
+        let tail: &[u8] = match self {
+            ToWorker::Open(open) => {
+                head.push(1);
+                put_u32(head, open.session);
+                head.push(codec_code(open.codec));
+                head.push(flags([open.live, open.key_frames_only, open.track_faces]));
+                head.extend_from_slice(&open.detector_side.to_le_bytes());
+                put_f32(head, open.max_rate);
+                &open.codec_private
+            }
+            ToWorker::Packet(packet) => {
+                head.push(2);
+                put_u32(head, packet.session);
+                put_u64(head, packet.id);
+                put_u64(head, packet.time_ms.cast_unsigned());
+                head.push(flags([packet.key, packet.silent, false]));
+                &packet.data
+            }
+            ToWorker::EndOfInput { session } => {
+                head.push(3);
+                put_u32(head, *session);
+                &[]
+            }
+            ToWorker::SetLive { session, live } => {
+                head.push(4);
+                put_u32(head, *session);
+                head.push(u8::from(*live));
+                &[]
+            }
+            ToWorker::Close { session } => {
+                head.push(5);
+                put_u32(head, *session);
+                &[]
+            }
+            ToWorker::Image {
+                request,
+                embed,
+                max_pixels,
+                data,
+            } => {
+                head.push(6);
+                put_u32(head, *request);
+                head.push(u8::from(*embed));
+                put_u32(head, *max_pixels);
+                data
+            }
+            ToWorker::Stills(open) => {
+                head.push(7);
+                put_u32(head, open.request);
+                head.push(codec_code(open.codec));
+                // PNG has no quality, and JPEG's begins at 1.
+                head.push(match open.format {
+                    StillFormat::Jpeg { quality } => quality.max(1),
+                    StillFormat::Png => 0,
+                });
+                put_u32(head, open.width);
+                put_u32(head, open.height);
+                &open.codec_private
+            }
+            ToWorker::StillPacket(frame) => {
+                head.push(8);
+                put_u32(head, frame.request);
+                put_u32(head, frame.number);
+                head.push(flags([frame.fresh, frame.wanted, false]));
+                &frame.data
+            }
+            ToWorker::EndOfStills { request } => {
+                head.push(9);
+                put_u32(head, *request);
+                &[]
+            }
+        };
+        finish(head, tail.len());
+        tail
+    }
+}
+
+impl FromWorker {
+    /// Appends the whole message, length prefix included.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&[0; 4]);
+        match self {
+            FromWorker::Ready {
+                version,
+                embedding_len,
+                lockdown,
+            } => {
+                out.push(1);
+                put_u32(out, *version);
+                put_u32(out, *embedding_len);
+                out.extend(lockdown.bytes().take(512));
+            }
+            FromWorker::Taken { session, id } => {
+                out.push(2);
+                put_u32(out, *session);
+                put_u64(out, *id);
+            }
+            FromWorker::Analysed {
+                session,
+                id,
+                time_ms,
+                picture,
+            } => {
+                out.push(3);
+                put_u32(out, *session);
+                put_u64(out, *id);
+                put_u64(out, time_ms.cast_unsigned());
+                put_picture(out, picture);
+            }
+            FromWorker::Skipped { session, id, reason } => {
+                out.push(4);
+                put_u32(out, *session);
+                put_u64(out, *id);
+                out.push(reason_code(*reason));
+            }
+            FromWorker::Drained { session } => {
+                out.push(5);
+                put_u32(out, *session);
+            }
+            FromWorker::Image { request, result } => {
+                out.push(6);
+                put_u32(out, *request);
+                put_image_result(out, result);
+            }
+            FromWorker::Still {
+                request,
+                number,
+                result,
+            } => {
+                out.push(7);
+                put_u32(out, *request);
+                put_u32(out, *number);
+                match result {
+                    Ok(file) => {
+                        out.push(0);
+                        out.extend_from_slice(file);
+                    }
+                    Err(StillError::Undecodable) => out.push(1),
+                    Err(StillError::TooLarge) => out.push(2),
+                }
+            }
+            FromWorker::StillsDone { request } => {
+                out.push(8);
+                put_u32(out, *request);
+            }
+        }
+        let length = u32::try_from(out.len() - start - 4).unwrap_or(u32::MAX);
+        if let Some(prefix) = out.get_mut(start..start + 4) {
+            prefix.copy_from_slice(&length.to_le_bytes());
+        }
+    }
+}
+
+fn finish(head: &mut [u8], tail: usize) {
+    let length = u32::try_from(head.len() - 4 + tail).unwrap_or(u32::MAX);
+    if let Some(prefix) = head.get_mut(..4) {
+        prefix.copy_from_slice(&length.to_le_bytes());
+    }
+}
+
+fn codec_code(codec: Codec) -> u8 {
+    match codec {
+        Codec::H264 => 0,
+        Codec::H265 => 1,
+    }
+}
+
+fn put_u32(out: &mut Vec<u8>, value: u32) {
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+fn put_u64(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+fn put_f32(out: &mut Vec<u8>, value: f32) {
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+fn flags(bits: [bool; 3]) -> u8 {
+    bits.iter().rev().fold(0, |all, bit| all << 1 | u8::from(*bit))
+}
+
+fn reason_code(reason: SkipReason) -> u8 {
+    SkipReason::ALL
+        .iter()
+        .position(|r| *r == reason)
+        .map_or(u8::MAX, |i| i as u8)
+}
+
+fn put_picture(out: &mut Vec<u8>, picture: &ImageAnalysis) {
+    put_u32(out, picture.width);
+    put_u32(out, picture.height);
+    let faces = picture.faces.get(..MAX_FACES).unwrap_or(&picture.faces);
+    out.push(faces.len() as u8);
+    for face in faces {
+        put_face(out, face);
+    }
+}
+
+fn put_face(out: &mut Vec<u8>, face: &Face) {
+    let b = face.bounding_box;
+    for value in [b.left, b.top, b.width, b.height, face.confidence] {
+        put_f32(out, value);
+    }
+    for (_, point) in face.landmarks.named() {
+        put_f32(out, point.x);
+        put_f32(out, point.y);
+    }
+    let (pose, quality) = (face.pose, face.quality);
+    for value in [pose.pitch, pose.roll, pose.yaw, quality.brightness, quality.sharpness] {
+        put_f32(out, value);
+    }
+    put_u64(out, face.track_id.unwrap_or(0));
+    put_u32(out, face.embedding_revision);
+    let embedding = face.embedding.as_deref().unwrap_or_default();
+    let embedding = embedding.get(..MAX_EMBEDDING).unwrap_or(embedding);
+    out.extend_from_slice(&(embedding.len() as u16).to_le_bytes());
+    for value in embedding {
+        put_f32(out, *value);
+    }
+}
+
+fn put_image_result(out: &mut Vec<u8>, result: &Result<ImageAnalysis, ImageError>) {
+    let (code, width, height) = match result {
+        Ok(picture) => {
+            out.push(0);
+            return put_picture(out, picture);
+        }
+        Err(ImageError::NotAnImage) => (1, 0, 0),
+        Err(ImageError::UnsupportedFormat) => (2, 0, 0),
+        Err(ImageError::TooLarge { width, height }) => (3, *width, *height),
+        Err(ImageError::TooSmall { width, height }) => (4, *width, *height),
+        Err(ImageError::Busy) => (5, 0, 0),
+        Err(ImageError::Worker(text)) => {
+            out.push(6);
+            return out.extend(text.bytes().take(512));
+        }
+    };
+    out.push(code);
+    put_u32(out, width);
+    put_u32(out, height);
+}
