@@ -7,12 +7,13 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::ReadWriteFlags;
 
 /// One directory of files. Names are plain file names without a separator.
 pub trait Disk: Send + Sync + fmt::Debug + 'static {
@@ -60,6 +61,12 @@ pub trait DiskFile: Send + Sync + fmt::Debug + 'static {
 
     /// Reads up to `buffer.len()` bytes at `offset`; fewer only at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Fills the buffer if that takes no waiting for the device; false where it would, or where the file system cannot tell,
+    /// and at the end of the file. The buffer then holds anything.
+    fn read_without_waiting(&self, _buffer: &mut [u8], _offset: u64) -> io::Result<bool> {
+        Ok(false)
+    }
 
     /// Where the next bytes that may differ from zero lie, at `offset` or behind it; `None` if there are none. A file system
     /// that cannot tell says `offset`.
@@ -208,6 +215,15 @@ impl DiskFile for SystemFile {
             }
         }
         Ok(done)
+    }
+
+    fn read_without_waiting(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
+        let len = buffer.len();
+        let into = &mut [IoSliceMut::new(buffer)];
+        match rustix::io::preadv2(&self.file, into, offset, ReadWriteFlags::NOWAIT) {
+            Ok(got) => Ok(got == len),
+            Err(_) => Ok(false),
+        }
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {

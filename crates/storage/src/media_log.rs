@@ -368,8 +368,13 @@ impl MediaStore for LogMediaStore {
 
     async fn frames(&self, stream: StreamId, number: FragmentNumber) -> Result<Vec<FrameEntry>, Error> {
         let place = self.entry(stream, number).await?.place.commit;
+        let now = self.inner.shared.read_frame_now(Kind::Commit, stream, &place);
+        let now_is_read = now.is_some();
         let read = move |shared: &Shared| {
-            let payload = shared.read_frame(Kind::Commit, stream, &place)?;
+            let payload = match now {
+                Some(payload) => payload,
+                None => shared.read_frame(Kind::Commit, stream, &place)?,
+            };
             let commit = Commit::decode(&payload).ok_or(Error::Corrupt(Corruption {
                 stream: Some(stream),
                 what: "commit frame",
@@ -378,12 +383,18 @@ impl MediaStore for LogMediaStore {
             }))?;
             Ok(commit.frames)
         };
-        let answer = self.inner.shared.blocking(read).await;
+        let answer = match now_is_read {
+            true => read(&self.inner.shared),
+            false => self.inner.shared.blocking(read).await,
+        };
         self.gone_or(stream, number, answer).await
     }
 
     async fn read(&self, stream: StreamId, number: FragmentNumber, range: Range<u32>) -> Result<Bytes, Error> {
         let extents = self.entry(stream, number).await?.place.extents;
+        if let Some(bytes) = read_range_now(&self.inner.shared, stream, &extents, &range) {
+            return Ok(bytes);
+        }
         let answer = self
             .inner
             .shared
@@ -501,6 +512,28 @@ impl LogMediaStore {
             other => other,
         }
     }
+}
+
+/// The bytes of a range of one extent that is in memory.
+fn read_range_now(shared: &Shared, stream: StreamId, extents: &[Extent], range: &Range<u32>) -> Option<Bytes> {
+    let mut start = 0u32;
+    for extent in extents {
+        let end = start.saturating_add(extent.len);
+        if start <= range.start && range.start < end {
+            // A range beyond the end is cut to it, where this is the end.
+            let last = extents.last() == Some(extent);
+            let to = range.end.min(if last { end } else { range.end });
+            if to > end {
+                return None;
+            }
+            let payload = shared.read_frame_now(Kind::Extent, stream, extent)?;
+            return payload
+                .get((range.start - start) as usize..(to.max(range.start) - start) as usize)
+                .map(|part| payload.slice_ref(part));
+        }
+        start = end;
+    }
+    None
 }
 
 /// The bytes of a range, out of the extents it touches. An extent that lies in it whole is read into its place.

@@ -1,5 +1,6 @@
 //! Reading frames back. Nothing is returned that does not fit its checksum.
 
+use std::io;
 use std::sync::Arc;
 
 use base::DiskFile;
@@ -13,6 +14,12 @@ use crate::{Corruption, Error, StreamId};
 
 /// How much of a frame is read at a time.
 const STEP_BYTES: usize = 256 << 10;
+
+/// What a thread that must not wait reads at most of what is in memory: about 150 µs of copying.
+const READ_NOW_BYTES_MAX: u32 = 1 << 20;
+
+/// Reads from a file at an offset; less than the buffer takes is a failure.
+type ReadAt = dyn Fn(&dyn DiskFile, &mut [u8], u64) -> io::Result<usize>;
 
 impl Shared {
     /// Runs file I/O apart from the async workers; without a runtime (in the simulation) on the spot.
@@ -35,8 +42,36 @@ impl Shared {
         Ok(payload.freeze())
     }
 
+    /// The same if it is in memory and not too long for the thread that asks; `None` otherwise, whatever the reason. A hop
+    /// to another thread and back costs as much as a copy.
+    pub fn read_frame_now(&self, kind: Kind, stream: StreamId, place: &Extent) -> Option<Bytes> {
+        if place.len > READ_NOW_BYTES_MAX {
+            return None;
+        }
+        let mut payload = self.reads.take(place.len as usize);
+        let read = |file: &dyn DiskFile, buffer: &mut [u8], at| {
+            let whole = file.read_without_waiting(buffer, at)?;
+            Ok(if whole { buffer.len() } else { 0 })
+        };
+        self.read_payload_by(&read, kind, stream, place, payload.as_mut())
+            .ok()?;
+        Some(payload.freeze())
+    }
+
     /// The same into memory of just its length, which holds anything after an error.
     pub fn read_payload(&self, kind: Kind, stream: StreamId, place: &Extent, out: &mut [u8]) -> Result<(), Error> {
+        let read = |file: &dyn DiskFile, buffer: &mut [u8], at| file.read_at(buffer, at);
+        self.read_payload_by(&read, kind, stream, place, out)
+    }
+
+    fn read_payload_by(
+        &self,
+        read_at: &ReadAt,
+        kind: Kind,
+        stream: StreamId,
+        place: &Extent,
+        out: &mut [u8],
+    ) -> Result<(), Error> {
         let (file, salt) = self.segment_file(place.segment)?;
         let offset = u64::from(place.offset);
         let corrupt = |what| {
@@ -48,7 +83,7 @@ impl Shared {
             })
         };
         let read = |buffer: &mut [u8], at| {
-            let got = file.read_at(buffer, at);
+            let got = read_at(&*file, buffer, at);
             match got.map_err(|e| Error::io("read", &format!("segment {}", place.segment), e))? {
                 got if got == buffer.len() => Ok(()),
                 _ => Err(corrupt("the frame is cut off")),

@@ -320,6 +320,10 @@ impl DiskFile for UringFile {
         self.plain.read_at(buffer, offset)
     }
 
+    fn read_without_waiting(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
+        self.plain.read_without_waiting(buffer, offset)
+    }
+
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
         self.plain.next_data(offset)
     }

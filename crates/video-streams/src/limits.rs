@@ -92,8 +92,8 @@ pub const LIVE_QUEUE_MESSAGES: usize = 4096;
 pub const READ_CHUNK_BYTES: u32 = 256 * 1024;
 
 /// Extents of stored media that are read ahead for one reader of a clip; an extent has 1 MiB at most unless configured.
-/// Ours: one that is sent, one that is ready, one that is on its way.
-pub const READ_AHEAD: usize = 3;
+/// Ours: one that is ready and one that is on its way while a third is sent.
+pub const READ_AHEAD: usize = 2;
 
 /// Frame indexes that are read at once when a clip is planned. Ours.
 pub const INDEXES_AHEAD: usize = 8;
