@@ -5,6 +5,7 @@
 //! than they began. A fragment that was shown live is remembered until its position is passed. A reader that is dropped
 //! behind in the middle of a fragment reads the rest of it from storage. Knows nothing of Matroska.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,8 +109,14 @@ pub struct Follower {
     last: Option<FragmentNumber>,
     /// Shown live, position not passed yet.
     ahead: Vec<Arc<LiveFragment>>,
+    /// The newest that were shown from storage. Such a fragment may still wait in the live tail, where it is told a moment
+    /// later that it is stored.
+    passed: VecDeque<FragmentNumber>,
     place: Place,
 }
+
+/// How many of those are remembered: more than can be in that moment, which are the commits under way of every connection.
+const PASSED_MAX: usize = 512;
 
 impl Follower {
     /// Starts to follow.
@@ -157,6 +164,7 @@ impl Follower {
             position,
             last: None,
             ahead: Vec::new(),
+            passed: VecDeque::new(),
             place: Place::Between,
         })
     }
@@ -240,6 +248,7 @@ impl Follower {
         match fragment.outcome_now() {
             Some(Outcome::Rejected) => Ok(None),
             Some(Outcome::Stored { position }) if position <= self.position => Ok(None),
+            None if self.passed.contains(&fragment.number) => Ok(None),
             _ => {
                 self.last = self.last.max(Some(fragment.number));
                 let started = Started {
@@ -324,6 +333,10 @@ impl Follower {
         self.place = Place::Between;
         if !again {
             self.position = info.position;
+            self.passed.push_back(info.number);
+            if self.passed.len() > PASSED_MAX {
+                self.passed.pop_front();
+            }
         }
     }
 
