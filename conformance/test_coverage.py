@@ -7,9 +7,9 @@ import botocore.session
 from harness import ROOT
 from test_access import send
 
-# PutMedia and the operations of players are in no model and have tests of their own; DynamoDB and CloudWatch are listed
+# PutMedia, GetStoredMediaMap and the operations of players are in no model and have tests of their own; DynamoDB and CloudWatch are listed
 # for the Kinesis Client Library alone.
-LISTED_ONLY = {"PutMedia", "GetDASHManifest", "GetHLSMasterPlaylist", "GetHLSMediaPlaylist", "GetMP4InitFragment", "GetMP4MediaFragment", "GetTSFragment"}
+LISTED_ONLY = {"PutMedia", "GetStoredMediaMap", "GetDASHManifest", "GetHLSMasterPlaylist", "GetHLSMediaPlaylist", "GetMP4InitFragment", "GetMP4MediaFragment", "GetTSFragment"}
 NOT_ASKED = {"dynamodb", "cloudwatch"}
 
 

@@ -235,8 +235,8 @@ impl Coverage {
         match self.spans.last_mut() {
             Some(span) if fragment.start <= span.end.plus_millis(i64::from(gap_ms)) => {
                 span.end = span.end.max(fragment.end);
-                span.fragments += fragment.fragments;
-                span.bytes += fragment.bytes;
+                span.fragments = span.fragments.saturating_add(fragment.fragments);
+                span.bytes = span.bytes.saturating_add(fragment.bytes);
             }
             _ if room => self.spans.push(fragment),
             _ => return false,

@@ -120,6 +120,17 @@ pub const LIST_FRAGMENTS_MAX: usize = 1000;
 /// Default page of ListFragments. Model: "The default value is 100".
 pub const LIST_FRAGMENTS_DEFAULT: usize = 100;
 
+/// Spans of one GetStoredMediaMap page, which is the default too. Ours: as many as ListFragments has fragments.
+pub const MAP_SPANS_MAX: usize = 1000;
+
+/// Time between fragments that GetStoredMediaMap does not call a gap unless told otherwise. Ours: cameras that lose a
+/// frame or whose clock jitters are off by less, a camera that was gone by more.
+pub const MAP_GAP_MS_DEFAULT: u32 = 1000;
+
+/// Steps of [`storage::limits::COVERAGE_FRAGMENTS_MAX`] fragments that one GetStoredMediaMap looks at: a month of
+/// one-second fragments.
+pub const MAP_STEPS: usize = 32;
+
 /// Fragments of one GetMediaForFragmentList. AWS: 1000.
 pub const MEDIA_FRAGMENTS_MAX: usize = 1000;
 

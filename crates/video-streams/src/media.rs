@@ -4,6 +4,7 @@ pub mod document;
 mod fragments;
 mod get;
 mod list;
+mod map;
 mod selector;
 
 use std::sync::Arc;

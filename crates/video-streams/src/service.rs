@@ -194,6 +194,7 @@ impl VideoStreams {
             .register::<wire::kinesisvideo_media::op::PutMedia, _>(&service)
             .register::<wire::kinesisvideo_media::op::GetMedia, _>(&service)
             .register::<wire::kinesisvideo_archived_media::op::ListFragments, _>(&service)
+            .register::<wire::kinesisvideo_archived_media::op::GetStoredMediaMap, _>(&service)
             .register::<wire::kinesisvideo_archived_media::op::GetClip, _>(&service)
             .register::<wire::kinesisvideo_archived_media::op::GetImages, _>(&service)
             .register::<wire::kinesisvideo_archived_media::op::GetMediaForFragmentList, _>(&service);

@@ -216,6 +216,31 @@ structure! {
     }
 }
 
+structure! {
+    #[derive(Default)]
+    GetStoredMediaMapInput {
+        fragment_selector: Option<FragmentSelector>,
+        max_gap_in_milliseconds: Option<i64>,
+        max_results: Option<i64>,
+        next_token: Option<String>,
+        stream_arn: Option<String>,
+        stream_name: Option<String>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    GetStoredMediaMapOutput {
+        fragment_count: Option<i64>,
+        gaps: Option<Vec<StoredMediaGap>>,
+        missing_milliseconds: Option<i64>,
+        next_token: Option<String>,
+        size_in_bytes: Option<i64>,
+        spans: Option<Vec<StoredMediaSpan>>,
+        stored_milliseconds: Option<i64>,
+    }
+}
+
 enumeration! {
     HLSDiscontinuityMode {
         Always = "ALWAYS",
@@ -306,6 +331,24 @@ structure! {
 
 structure! {
     #[derive(Default)]
+    StoredMediaGap {
+        end_timestamp: Option<Timestamp>,
+        start_timestamp: Option<Timestamp>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    StoredMediaSpan {
+        end_timestamp: Option<Timestamp>,
+        fragment_count: Option<i64>,
+        size_in_bytes: Option<i64>,
+        start_timestamp: Option<Timestamp>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
     TimestampRange {
         end_timestamp: Timestamp,
         start_timestamp: Timestamp,
@@ -352,11 +395,18 @@ pub mod op {
         &OPERATIONS[9]
     );
     operation!(
+        GetStoredMediaMap,
+        "kinesisvideo",
+        super::GetStoredMediaMapInput,
+        super::GetStoredMediaMapOutput,
+        &OPERATIONS[10]
+    );
+    operation!(
         ListFragments,
         "kinesisvideo",
         super::ListFragmentsInput,
         super::ListFragmentsOutput,
-        &OPERATIONS[11]
+        &OPERATIONS[12]
     );
 }
 
@@ -513,6 +563,29 @@ mod schema {
         "GetMediaForFragmentListOutput",
         &[optional("ContentType", &ContentType).in_header("content-type")],
     );
+    pub static GetStoredMediaMapInput: Schema = Schema::structure(
+        "GetStoredMediaMapInput",
+        &[
+            optional("FragmentSelector", &FragmentSelector),
+            optional("MaxGapInMilliseconds", &MaxGapInMilliseconds),
+            optional("MaxResults", &ListFragmentsMaxResults),
+            optional("NextToken", &NextToken),
+            optional("StreamARN", &ResourceARN),
+            optional("StreamName", &StreamName),
+        ],
+    );
+    pub static GetStoredMediaMapOutput: Schema = Schema::structure(
+        "GetStoredMediaMapOutput",
+        &[
+            optional("FragmentCount", &Long),
+            optional("Gaps", &StoredMediaGapList),
+            optional("MissingMilliseconds", &Long),
+            optional("NextToken", &NextToken),
+            optional("SizeInBytes", &Long),
+            optional("Spans", &StoredMediaSpanList),
+            optional("StoredMilliseconds", &Long),
+        ],
+    );
     pub static HLSDiscontinuityMode: Schema =
         Schema::enumeration("HLSDiscontinuityMode", &["ALWAYS", "NEVER", "ON_DISCONTINUITY"]);
     pub static HLSDisplayFragmentTimestamp: Schema =
@@ -566,9 +639,28 @@ mod schema {
         &[optional("Fragments", &FragmentList), optional("NextToken", &NextToken)],
     );
     pub static Long: Schema = Schema::new("Long", Kind::Long(i64::MIN, i64::MAX));
+    pub static MaxGapInMilliseconds: Schema = Schema::new("MaxGapInMilliseconds", Kind::Long(0, 86400000));
     pub static NextToken: Schema = Schema::pattern("NextToken", length(1, 4096), &PATTERN_3);
     pub static ResourceARN: Schema = Schema::pattern("ResourceARN", length(1, 1024), &PATTERN_4);
     pub static SamplingInterval: Schema = Schema::new("SamplingInterval", Kind::Integer(-2147483648, 2147483647));
+    pub static StoredMediaGap: Schema = Schema::structure(
+        "StoredMediaGap",
+        &[
+            optional("EndTimestamp", &TimestampShape),
+            optional("StartTimestamp", &TimestampShape),
+        ],
+    );
+    pub static StoredMediaGapList: Schema = Schema::list("StoredMediaGapList", &StoredMediaGap, ANY);
+    pub static StoredMediaSpan: Schema = Schema::structure(
+        "StoredMediaSpan",
+        &[
+            optional("EndTimestamp", &TimestampShape),
+            optional("FragmentCount", &Long),
+            optional("SizeInBytes", &Long),
+            optional("StartTimestamp", &TimestampShape),
+        ],
+    );
+    pub static StoredMediaSpanList: Schema = Schema::list("StoredMediaSpanList", &StoredMediaSpan, ANY);
     pub static StreamName: Schema = Schema::pattern("StreamName", length(1, 256), &PATTERN_5);
     pub static TimestampShape: Schema = Schema::new("Timestamp", Kind::Timestamp);
     pub static TimestampRange: Schema = Schema::structure(

@@ -13,7 +13,7 @@ pub static SERVICE: ServiceInfo = ServiceInfo {
     operations: &OPERATIONS,
 };
 
-pub static OPERATIONS: [OperationInfo; 12] = [
+pub static OPERATIONS: [OperationInfo; 13] = [
     OperationInfo {
         service: &SERVICE,
         name: "GetClip",
@@ -251,6 +251,33 @@ pub static OPERATIONS: [OperationInfo; 12] = [
         ],
         request_stream: false,
         reply_stream: true,
+        idempotent: true,
+    },
+    OperationInfo {
+        service: &SERVICE,
+        name: "GetStoredMediaMap",
+        method: "POST",
+        paths: &["/getStoredMediaMap"],
+        action: "kinesisvideo:GetStoredMediaMap",
+        access: Access::Policy,
+        resource: Resource::Members(&[
+            ResourceMember {
+                member: "StreamARN",
+                name: None,
+            },
+            ResourceMember {
+                member: "StreamName",
+                name: Some(("stream/", "/*")),
+            },
+        ]),
+        errors: &[
+            ("ClientLimitExceededException", 400),
+            ("InvalidArgumentException", 400),
+            ("NotAuthorizedException", 401),
+            ("ResourceNotFoundException", 404),
+        ],
+        request_stream: false,
+        reply_stream: false,
         idempotent: true,
     },
     OperationInfo {
