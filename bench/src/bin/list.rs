@@ -23,9 +23,7 @@ use client::{Client, Service};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use serde_json::{Value, json};
 use storage::datadir::DataDir;
-use storage::{
-    CoverageQuery, FragmentQuery, FragmentRange, FragmentSummary, LogOptions, LogStore, MediaStore, StreamId, TimeAxis,
-};
+use storage::{CoverageQuery, FragmentQuery, FragmentRange, FragmentSummary, LogOptions, LogStore, StreamId, TimeAxis};
 
 /// The promise of a page of 1,000.
 const PAGE_P99_MAX: Duration = Duration::from_millis(20);
