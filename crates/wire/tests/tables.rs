@@ -76,8 +76,8 @@ fn the_services_have_the_operations_that_the_facts_count() {
     );
     assert_eq!(
         count("kinesis-video-archived-media"),
-        6 + 6,
-        "six of the model, six of players"
+        6 + 6 + 1,
+        "six of the model, six of players, and GetStoredMediaMap"
     );
     assert_eq!(count("rekognition"), 75);
     assert_eq!(count("kinesis"), 57);
