@@ -245,5 +245,9 @@ pub const IMAGE_LOOK_BACK_FRAGMENTS: usize = 4;
 /// How much earlier the server received such a fragment at most. Ours: three of the longest.
 pub const IMAGE_LOOK_BACK_MS: i64 = 3 * FRAGMENT_DURATION_MS;
 
+/// How much earlier than a fragment's first frame others of its frames may be shown. Ours: four B-frames at 4 frames a
+/// second, or sixteen at 16.
+pub const IMAGE_REORDER_MS: i64 = 1000;
+
 /// Fragments that begin within the time of one sampling point and are looked through for its frame. Ours.
 pub const IMAGE_FRAGMENTS_SEARCHED: usize = 32;

@@ -185,6 +185,40 @@ async fn frames_that_are_decoded_in_another_order_than_shown_come_in_the_order_o
 }
 
 #[tokio::test]
+async fn frames_shown_before_the_key_frame_that_begins_their_fragment_are_found_and_decoded_from_the_one_before() {
+    let (service, echo) = service().await;
+    service.create("cam", 1).await;
+    let body = Body::new(&[1])
+        .cluster(10_000)
+        .frame(1, 0)
+        .frame(1, 200)
+        .frame(1, 400)
+        .end_of_fragment();
+    let body = body
+        .cluster(11_000)
+        .frame(1, 0)
+        .frame(1, -400)
+        .frame(1, -200)
+        .frame(1, 200)
+        .end_of_fragment();
+    service.put("cam", &body.bytes(), &[1000]).await;
+    let got = images(&service, input("cam", 10_400, 11_200, 200)).await;
+    let expected = [
+        "10400 frame 1 400",
+        "10600 frame 1 -400",
+        "10800 frame 1 -200",
+        "11000 frame 1 0",
+        "11200 frame 1 200",
+    ];
+    assert_eq!(got, expected);
+    // All of the second fragment from the key frame of the first on.
+    assert_eq!(
+        echo.jobs.lock().iter().map(|job| job.packets.len()).collect::<Vec<_>>(),
+        [3, 7]
+    );
+}
+
+#[tokio::test]
 async fn a_fragment_without_a_key_frame_is_decoded_from_the_one_before() {
     let (service, echo) = service().await;
     service.create("cam", 1).await;

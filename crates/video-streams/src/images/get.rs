@@ -106,10 +106,12 @@ impl Page<'_> {
     }
 
     /// The first frame of the time that a point stands for: of the fragment that spans the point, or of those that begin
-    /// within that time, since the spans of fragments may overlap by a frame.
+    /// within that time or soon after: spans overlap by a frame, and a fragment's first frame may be shown after others of
+    /// the fragment (open groups of pictures, clusters that begin within a group).
     async fn locate(&self, cached: &mut VecDeque<Source>, point: Point) -> Result<Found, MediaError> {
         let (store, stream, axis) = (self.maker.store, self.maker.stream, self.maker.axis);
-        let (at, until) = (point.timestamp(), Timestamp::from_millis(point.until_ms - 1));
+        let reordered = Timestamp::from_millis(point.until_ms).plus_millis(limits::IMAGE_REORDER_MS);
+        let (at, until) = (point.timestamp(), reordered);
         let spanning = store.find_containing(stream, axis, at).await?;
         let query = FragmentQuery::first(FragmentRange::Time(axis, at, until), limits::IMAGE_FRAGMENTS_SEARCHED);
         let beginning = store.list(stream, &query).await?;
@@ -120,7 +122,8 @@ impl Page<'_> {
             .filter(|info| info.start(axis) < at)
             .chain(beginning)
         {
-            if best.is_some_and(|(_, _, time_ms)| time_ms <= info.start(axis).millis()) {
+            let first_shown = info.start(axis).plus_millis(-limits::IMAGE_REORDER_MS).millis();
+            if best.map_or(point.until_ms, |(_, _, time_ms)| time_ms) <= first_shown {
                 break;
             }
             let source = match load(cached, store, stream, info, axis).await {

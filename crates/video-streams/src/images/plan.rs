@@ -25,25 +25,26 @@ pub(crate) struct Planned {
 /// follow it and are shown before it refer further back (open groups of pictures). `Err` with the first wanted frame
 /// that has no such key frame.
 pub(crate) fn plan(frames: &[Coded], wanted: &[usize]) -> Result<Vec<Planned>, usize> {
-    let mut planned: Vec<Planned> = Vec::new();
+    // Runs from a key frame to the last wanted frame that needs it; those that meet are one.
+    let mut runs: Vec<(usize, usize)> = Vec::new();
     for &want in wanted {
         let Some(frame) = frames.get(want) else { continue };
         let begins = |(_, start): &(usize, &Coded)| start.key && start.time_ms <= frame.time_ms;
         let before = frames.iter().enumerate().take(want + 1).rev();
-        let (key, _) = before.into_iter().find(begins).ok_or(want)?;
-        let next = planned.last().map_or(0, |last| last.index + 1);
-        let (from, fresh) = if planned.is_empty() || key > next {
-            (key, true)
-        } else {
-            (next, false)
-        };
-        planned.extend((from..=want).map(|index| Planned {
-            index,
-            fresh: fresh && index == from,
-            wanted: index == want,
-        }));
+        let (mut from, _) = before.into_iter().find(begins).ok_or(want)?;
+        while let Some((start, _)) = runs.pop_if(|(_, end)| from <= *end + 1) {
+            from = from.min(start);
+        }
+        runs.push((from, want));
     }
-    Ok(planned)
+    let frames_of = |(from, to): (usize, usize)| {
+        (from..=to).map(move |index| Planned {
+            index,
+            fresh: index == from,
+            wanted: wanted.binary_search(&index).is_ok(),
+        })
+    };
+    Ok(runs.into_iter().flat_map(frames_of).collect())
 }
 
 #[cfg(test)]
@@ -94,6 +95,7 @@ mod tests {
         let mut open = frames("KpKp");
         open[3].time_ms = 70;
         assert_eq!(short(&plan(&open, &[3]).unwrap()), "|0 1 2 3!");
+        assert_eq!(short(&plan(&open, &[2, 3]).unwrap()), "|0 1 2! 3!");
     }
 
     proptest! {
