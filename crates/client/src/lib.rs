@@ -1,8 +1,13 @@
-//! A small signed client for the APIs that Sightglass speaks: one JSON call at a time, a PutMedia connection whose
-//! acknowledgements arrive while it sends, the body of GetMedia, and a player that sends a file as a camera would. The `put` and `get` commands, the benchmarks and the
-//! tests that kill the server use it; it works against AWS as well.
+//! A client for the video, record and face APIs that Sightglass speaks; it works against AWS as well.
 //!
-//! It refuses to know the server's crates and the meaning of what it carries.
+//! - [`producer`] sends video and does not lose it: it reconnects, sends again what was not confirmed, keeps its memory
+//!   within bounds, and says when everything is on the server's disk.
+//! - [`reader`] gives what is stored or arrives as fragments, tags and frames, goes on after a broken connection without
+//!   loss or repetition, reads ranges of time some requests at a time, and joins fragments into one playable file.
+//! - [`Client`] makes one signed call, [`PutMedia`] and [`MediaBytes`] are the bare connections beneath the two above.
+//!
+//! Runnable programs are in `examples/`; `docs/guide/client.md` is the guide. The crate refuses to know the server's
+//! crates, and how a picture is decoded.
 
 mod ack;
 mod backoff;
@@ -12,7 +17,6 @@ mod endpoint;
 mod error;
 pub mod limits;
 mod media;
-mod player;
 pub mod producer;
 pub mod reader;
 mod transport;
@@ -25,5 +29,4 @@ pub use credentials::{CredentialsError, ProvideCredentials, ProvidedCredentials}
 pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use error::{Answer, ClientError};
 pub use media::{Acks, MediaBytes, MediaSender, PutMedia, PutMediaOptions, StreamName, TimecodeType};
-pub use player::{Piece, Player};
 pub use transport::Trust;

@@ -25,10 +25,14 @@ pub enum Command {
     Keys(KeysArgs),
     /// List and verify the prepared face models.
     Models(ModelsArgs),
-    /// Play a Matroska file into a video stream, as a camera would.
+    /// Send a file, a pipe or a camera's URL into a video stream.
     Put(PutArgs),
-    /// Read a video stream from a point on, as one Matroska document.
+    /// Read what a video stream holds, or what arrives, as one Matroska film.
     Get(GetArgs),
+    /// Read a range of a video stream as an MP4 file.
+    Clip(ClipArgs),
+    /// Play a video stream: print the URL of an HLS session and open it in a player.
+    Play(PlayArgs),
     /// Copy the data directory while the server runs, or while it does not.
     Backup(BackupArgs),
     /// Make a new data directory from a backup.
@@ -142,13 +146,38 @@ pub struct ServerArgs {
     pub ca: Option<PathBuf>,
 }
 
+/// Whose clock a time is read on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Axis {
+    /// When fragments arrived at the server.
+    #[default]
+    Server,
+    /// When they were recorded.
+    Producer,
+}
+
+/// What the timecodes of a source count from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Timestamps {
+    /// The source's first moment is now.
+    #[default]
+    Relative,
+    /// 1970: the source carries the times of day.
+    Absolute,
+}
+
 /// Flags of `put`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sightglass put door door.mkv --realtime --loop
+  sightglass put door rtsp://camera.local/main --create 24
+  ffmpeg -i film.mp4 -c copy -f matroska - | sightglass put door -")]
 pub struct PutArgs {
     /// The video stream's name.
     pub stream: String,
-    /// A Matroska or WebM file; `-` reads standard input.
-    pub source: PathBuf,
+    /// A Matroska file as it is, or anything that a local ffmpeg can read: another file, an rtsp:// or http(s):// URL. `-`
+    /// reads Matroska from standard input.
+    pub source: String,
     /// Send each frame when a camera would, instead of as fast as the server takes it.
     #[arg(long)]
     pub realtime: bool,
@@ -158,7 +187,13 @@ pub struct PutArgs {
     /// Make the stream if it is not there, keeping video for so many hours.
     #[arg(long, value_name = "HOURS")]
     pub create: Option<u32>,
-    /// Print each acknowledgement as a JSON line instead of a table.
+    /// What the source's timecodes count from.
+    #[arg(long, value_enum, default_value_t)]
+    pub timestamps: Timestamps,
+    /// Give up when the server has confirmed nothing for so many seconds; without it, wait for ever.
+    #[arg(long, value_name = "SECONDS")]
+    pub give_up_after: Option<u64>,
+    /// Print each acknowledgement as a JSON line.
     #[arg(long)]
     pub json: bool,
     /// Which server.
@@ -168,21 +203,100 @@ pub struct PutArgs {
 
 /// Flags of `get`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Times are 2026-11-22T18:56:50Z, seconds since 1970, now, or how long ago: -10m, -2h, -1d.
+
+Examples:
+  sightglass get door --from -10m -o last-ten-minutes.mkv
+  sightglass get door --live | mpv -
+  sightglass get door --live --from earliest --raw -o everything.mkv"
+)]
 pub struct GetArgs {
     /// The video stream's name.
     pub stream: String,
-    /// `now`, `earliest`, a fragment number (begins after it), or seconds since 1970 (server time).
-    #[arg(long, default_value = "now")]
-    pub start: String,
-    /// Write to this file instead of standard output.
+    /// Where to begin: a time or `earliest`; with --live also a fragment number, after which it begins [default: earliest;
+    /// now with --live].
+    #[arg(long, alias = "start", value_name = "T", allow_hyphen_values = true)]
+    pub from: Option<String>,
+    /// The time at which to end [default: now; never with --live].
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    pub to: Option<String>,
+    /// Whose clock --from and --to are read on.
+    #[arg(long, value_enum, default_value_t)]
+    pub axis: Axis,
+    /// Go on with what arrives, until interrupted.
     #[arg(long)]
+    pub live: bool,
+    /// Write to this file instead of standard output.
+    #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Stop after so many seconds.
     #[arg(long)]
     pub seconds: Option<u64>,
-    /// Write what the server sends byte for byte, a document a fragment, instead of one document that players can play.
+    /// Write what the server sends byte for byte, a document a fragment, instead of one film.
+    #[arg(long, alias = "verbatim")]
+    pub raw: bool,
+    /// Leave out the time in which nothing was recorded.
+    #[arg(long, conflicts_with = "raw")]
+    pub close_gaps: bool,
+    /// Print each fragment as a JSON line; needs --output.
+    #[arg(long, requires = "output")]
+    pub json: bool,
+    /// Which server.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Flags of `clip`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  sightglass clip door --from -2m --to now -o door.mp4")]
+pub struct ClipArgs {
+    /// The video stream's name.
+    pub stream: String,
+    /// Where to begin: 2026-11-22T18:56:50Z, seconds since 1970, or how long ago: -10m.
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    pub from: String,
+    /// Where to end.
+    #[arg(long, value_name = "T", default_value = "now", allow_hyphen_values = true)]
+    pub to: String,
+    /// Whose clock --from and --to are read on.
+    #[arg(long, value_enum, default_value_t)]
+    pub axis: Axis,
+    /// The MP4 file to write.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Print JSON.
     #[arg(long)]
-    pub verbatim: bool,
+    pub json: bool,
+    /// Which server.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Flags of `play`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sightglass play door
+  sightglass play door --from -1h --url")]
+pub struct PlayArgs {
+    /// The video stream's name.
+    pub stream: String,
+    /// Play from this time on instead of live; with --to, what is stored.
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    pub from: Option<String>,
+    /// Where to end.
+    #[arg(long, value_name = "T", requires = "from", allow_hyphen_values = true)]
+    pub to: Option<String>,
+    /// Whose clock --from and --to are read on.
+    #[arg(long, value_enum, default_value_t)]
+    pub axis: Axis,
+    /// Only print the URL.
+    #[arg(long)]
+    pub url: bool,
+    /// Print JSON, and open no player.
+    #[arg(long)]
+    pub json: bool,
     /// Which server.
     #[command(flatten)]
     pub server: ServerArgs,

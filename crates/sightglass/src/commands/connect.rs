@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use auth::{Credentials, Secret};
 use base::SystemClock;
-use client::{Client, ClientConfig, Trust};
+use client::{Client, ClientConfig, ClientError, Trust};
 use storage::datadir::DataDir;
 
 use super::{Failure, env};
@@ -29,6 +29,14 @@ pub fn client(args: &ServerArgs) -> Result<Client, Failure> {
         config.trust = Trust::Pem(read(ca)?);
     }
     Ok(Client::new(config, Arc::new(SystemClock::new()))?)
+}
+
+/// What the person can do about it, where that is known.
+pub fn explained(error: ClientError) -> Failure {
+    match error.advice() {
+        Some(advice) => format!("{error} ({advice})").into(),
+        None => error.into(),
+    }
 }
 
 fn from_environment() -> Option<Credentials> {

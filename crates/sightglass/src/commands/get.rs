@@ -1,134 +1,208 @@
-//! `sightglass get STREAM`: writes what GetMedia sends. It sends a Matroska document a fragment; they are merged into one
-//! that players can play, unless the bytes are wanted as they come.
+//! `sightglass get STREAM`: what is stored, or what arrives, as one film that players can play, or byte by byte.
 
-use std::io::{IsTerminal, Write};
+use std::fs::File;
+use std::io::{IsTerminal, Seek, SeekFrom, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bytes::Bytes;
-use client::StreamName;
-use matroska::merge::{self, Merger};
-use serde_json::{Value, json};
+use base::Timestamp;
+use client::reader::{
+    BatchOptions, Fragment, FragmentNumber, LiveReader, Merge, MergeOptions, ReaderConfig, StartAt, TimeAxis, TimeRange,
+};
+use client::{Client, StreamName};
+use futures_util::StreamExt;
+use serde_json::json;
 
-use super::{Failure, connect};
-use crate::cli::GetArgs;
+use super::{Failure, connect, times};
+use crate::cli::{Axis, GetArgs};
 
 /// Runs the command.
 pub fn run(args: &GetArgs) -> Result<ExitCode, Failure> {
     let client = connect::client(&args.server)?;
-    let selector = selector(&args.start)?;
-    let mut writer = Writer {
-        output: open(args)?,
-        merger: (!args.verbatim).then(|| Merger::new(merge::Options::default())),
-        merged: Vec::new(),
-    };
+    let mut writer = Writer::new(args)?;
     super::small_runtime()?.block_on(async {
-        let stream = StreamName::Name(args.stream.clone());
-        let client = client.data_endpoint(&stream, "GET_MEDIA").await?;
-        let mut media = client.get_media(&stream, &selector).await?;
         let time = args.seconds.map_or(Duration::MAX, Duration::from_secs);
-        let copying = async {
-            while let Some(piece) = media.next().await? {
-                writer.write(piece)?;
-            }
-            Ok::<_, Failure>(())
+        let outcome = tokio::select! {
+            outcome = tokio::time::timeout(time, read(args, &client, &mut writer)) => outcome.unwrap_or(Ok(())),
+            _ = tokio::signal::ctrl_c() => Ok(()),
         };
-        if let Ok(outcome) = tokio::time::timeout(time, copying).await {
-            outcome?;
-        }
+        // What was read is made whole whatever came after.
         writer.finish()?;
-        Ok(ExitCode::SUCCESS)
+        outcome?;
+        writer.conclude(args);
+        Ok(if writer.fragments > 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     })
 }
 
-/// Writes media, merged or as it comes.
+async fn read(args: &GetArgs, client: &Client, writer: &mut Writer) -> Result<(), Failure> {
+    let stream = StreamName::Name(args.stream.clone());
+    let now = client.clock().now();
+    let to = args.to.as_deref().map(|to| times::parse(to, now)).transpose()?;
+    if !args.live {
+        let from = args.from.as_deref().filter(|from| *from != "earliest");
+        let range = TimeRange {
+            axis: axis(args.axis),
+            from: from.map_or(Ok(Timestamp::from_millis(0)), |from| times::parse(from, now))?,
+            to: to.unwrap_or(now),
+        };
+        let listed = client.list_fragments(&stream, &range).await?;
+        let mut fragments = Box::pin(client.read_fragments(&stream, &listed, BatchOptions::default()));
+        while let Some(fragment) = fragments.next().await {
+            writer.write(&fragment?)?;
+        }
+        return Ok(());
+    }
+    let start = start(args, now)?;
+    let mut reader = LiveReader::new(client.clone(), ReaderConfig::new(stream, start));
+    while let Some(fragment) = reader.next_fragment().await? {
+        let time = match axis(args.axis) {
+            TimeAxis::Server => fragment.start.server_timestamp,
+            TimeAxis::Producer => fragment.start.producer_timestamp,
+        };
+        if to.is_some_and(|to| time.is_some_and(|time| time > to)) {
+            break;
+        }
+        writer.write(&fragment)?;
+    }
+    Ok(())
+}
+
+fn axis(axis: Axis) -> TimeAxis {
+    match axis {
+        Axis::Server => TimeAxis::Server,
+        Axis::Producer => TimeAxis::Producer,
+    }
+}
+
+/// Where a live reader starts, from what a person types.
+fn start(args: &GetArgs, now: Timestamp) -> Result<StartAt, Failure> {
+    let text = args.from.as_deref().unwrap_or("now");
+    Ok(match text {
+        "now" => StartAt::Now,
+        "earliest" => StartAt::Earliest,
+        number if times::is_fragment_number(number) => {
+            StartAt::After(FragmentNumber::new(number).ok_or("no fragment number")?)
+        }
+        time => {
+            let time = times::parse(time, now)?;
+            match axis(args.axis) {
+                TimeAxis::Server => StartAt::ServerTime(time),
+                TimeAxis::Producer => StartAt::ProducerTime(time),
+            }
+        }
+    })
+}
+
+enum Output {
+    File(File),
+    Pipe(std::io::Stdout),
+}
+
+/// Writes fragments, merged or as they come.
 struct Writer {
-    output: Box<dyn Write>,
-    merger: Option<Merger>,
-    merged: Vec<Bytes>,
+    output: Output,
+    merge: Option<Merge>,
+    json: bool,
+    fragments: u64,
+    bytes: u64,
 }
 
 impl Writer {
-    fn write(&mut self, piece: Bytes) -> Result<(), Failure> {
-        match &mut self.merger {
-            Some(merger) => merger.push(piece, &mut self.merged)?,
-            None => self.merged.push(piece),
-        }
-        self.drain()
+    fn new(args: &GetArgs) -> Result<Self, Failure> {
+        Ok(Writer {
+            output: open(args.output.as_deref())?,
+            merge: (!args.raw).then(|| {
+                Merge::new(MergeOptions {
+                    close_gaps: args.close_gaps,
+                })
+            }),
+            json: args.json,
+            fragments: 0,
+            bytes: 0,
+        })
     }
 
-    /// What is cut off in the middle of an element ends with the last whole one.
-    fn finish(&mut self) -> Result<(), Failure> {
-        if let Some(merger) = &mut self.merger
-            && let Err(cut) = merger.finish(&mut self.merged)
-        {
-            tracing::debug!(%cut, "the media was cut off");
+    fn write(&mut self, fragment: &Fragment) -> Result<(), Failure> {
+        let pieces = match &mut self.merge {
+            Some(merge) => merge.push(fragment).map_err(|changed| {
+                let time = fragment
+                    .start
+                    .server_timestamp
+                    .map(|time| time.to_string())
+                    .unwrap_or_default();
+                format!("{changed}; read on with --from {time}")
+            })?,
+            None => fragment.document.clone(),
+        };
+        for piece in &pieces {
+            match &mut self.output {
+                Output::File(file) => file.write_all(piece)?,
+                Output::Pipe(pipe) => pipe.write_all(piece)?,
+            }
+            self.bytes += piece.len() as u64;
         }
-        self.drain()?;
-        Ok(self.output.flush()?)
-    }
-
-    fn drain(&mut self) -> Result<(), Failure> {
-        for piece in self.merged.drain(..) {
-            self.output.write_all(&piece)?;
+        self.fragments += 1;
+        if self.json && matches!(self.output, Output::File(_)) {
+            let start = &fragment.start;
+            let row = json!({
+                "fragment_number": start.number.as_ref().map(ToString::to_string),
+                "server_timestamp": start.server_timestamp.map(Timestamp::seconds),
+                "producer_timestamp": start.producer_timestamp.map(Timestamp::seconds),
+                "frames": fragment.frames.len(),
+                "bytes": fragment.len(),
+                "millis_behind_now": fragment.end.millis_behind_now,
+            });
+            println!("{row}");
         }
         Ok(())
     }
-}
 
-/// Where GetMedia starts, from what a person types.
-fn selector(start: &str) -> Result<Value, Failure> {
-    Ok(match start {
-        "now" => json!({ "StartSelectorType": "NOW" }),
-        "earliest" => json!({ "StartSelectorType": "EARLIEST" }),
-        number if number.len() == 47 && number.bytes().all(|byte| byte.is_ascii_digit()) => {
-            json!({ "StartSelectorType": "FRAGMENT_NUMBER", "AfterFragmentNumber": number })
+    /// Writes the film's length into its head, where that can be done.
+    fn finish(&mut self) -> Result<(), Failure> {
+        match &mut self.output {
+            Output::File(file) => {
+                if let Some(patch) = self.merge.as_ref().and_then(Merge::finish) {
+                    file.seek(SeekFrom::Start(patch.offset))?;
+                    file.write_all(&patch.bytes)?;
+                }
+                Ok(file.flush()?)
+            }
+            Output::Pipe(pipe) => Ok(pipe.flush()?),
         }
-        seconds => {
-            let seconds: f64 = seconds
-                .parse()
-                .map_err(|_| format!("{start:?} is not now, earliest, a fragment number or seconds since 1970"))?;
-            json!({ "StartSelectorType": "SERVER_TIMESTAMP", "StartTimestamp": seconds })
+    }
+
+    fn conclude(&self, args: &GetArgs) {
+        if let Some(output) = args.output.as_ref().filter(|_| !self.json) {
+            eprintln!(
+                "{} fragments, {} bytes in {}",
+                self.fragments,
+                self.bytes,
+                output.display()
+            );
+        } else if self.fragments == 0 {
+            eprintln!("nothing is stored in that range");
         }
-    })
+    }
 }
 
 #[allow(
     clippy::disallowed_methods,
     reason = "a file named on the command line, no data of the server"
 )]
-fn open(args: &GetArgs) -> Result<Box<dyn Write>, Failure> {
-    match &args.output {
-        Some(path) => {
-            let file = std::fs::File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
-            Ok(Box::new(file))
+fn open(output: Option<&Path>) -> Result<Output, Failure> {
+    match output {
+        Some(path) if path.as_os_str() != "-" => {
+            let file = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            Ok(Output::File(file))
         }
-        None if std::io::stdout().is_terminal() => {
-            Err("video is not for a terminal: give --output FILE, or pipe it into a player (mpv -)".into())
+        _ if std::io::stdout().is_terminal() => {
+            Err("video is not for a terminal: give -o FILE, or pipe it into a player (mpv -)".into())
         }
-        None => Ok(Box::new(std::io::stdout())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_start_is_read_as_a_person_means_it() {
-        let kind = |start: &str| {
-            selector(start).unwrap()["StartSelectorType"]
-                .as_str()
-                .unwrap()
-                .to_owned()
-        };
-        assert_eq!(kind("now"), "NOW");
-        assert_eq!(kind("earliest"), "EARLIEST");
-        assert_eq!(
-            kind("91343852333181432392682062607743920146159169392"),
-            "FRAGMENT_NUMBER"
-        );
-        assert_eq!(kind("1795347223.5"), "SERVER_TIMESTAMP");
-        assert!(selector("yesterday").is_err());
+        _ => Ok(Output::Pipe(std::io::stdout())),
     }
 }

@@ -1,14 +1,17 @@
 //! The commands, a file each. `run` sends the command line to its file.
 
 mod backup;
+mod clip;
 mod connect;
 mod env;
 mod fsck;
 mod get;
 mod keys;
 mod models;
+mod play;
 mod put;
 mod serve;
+mod times;
 
 use std::process::ExitCode;
 
@@ -29,6 +32,8 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Models(args) => models::run(&args),
         Command::Put(args) => put::run(&args),
         Command::Get(args) => get::run(&args),
+        Command::Clip(args) => clip::run(&args),
+        Command::Play(args) => play::run(&args),
         Command::Backup(args) => backup::back_up(&args),
         Command::Restore(args) => backup::restore(&args),
         Command::Fsck(args) => fsck::run(&args),

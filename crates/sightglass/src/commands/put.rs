@@ -1,69 +1,98 @@
-//! `sightglass put STREAM SOURCE`: plays a Matroska file into a video stream as a camera would.
+//! `sightglass put STREAM SOURCE`: sends a file, a pipe, or whatever ffmpeg can read, into a video stream, and loses none
+//! of it while the server is away.
 
-use std::collections::HashMap;
-use std::io::Read;
+use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
-use std::process::ExitCode;
-use std::time::Duration;
+use std::process::{ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::Mutex;
 
 use base::Timestamp;
-use bytes::Bytes;
-use client::{Ack, Acks, Client, EventType, MediaSender, Player, PutMediaOptions, Service, StreamName, TimecodeType};
+use client::producer::{FeedOptions, Pace, Producer, ProducerConfig, ProducerEvent, ProducerStats, advice};
+use client::{Ack, Client, EventType, Service, StreamName, TimecodeType};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::io::AsyncRead;
+use tokio::process::{Child, Command};
 
 use super::{Failure, connect};
-use crate::cli::PutArgs;
+use crate::cli::{PutArgs, Timestamps};
 
-/// Bytes read from the source at a time.
-const READ_BYTES: usize = 64 * 1024;
-/// Pieces read ahead of the network.
-const READ_AHEAD: usize = 16;
+/// What every Matroska file begins with.
+const EBML: [u8; 4] = [0x1A, 0x45, 0xDF, 0xA3];
 
 /// Runs the command.
 pub fn run(args: &PutArgs) -> Result<ExitCode, Failure> {
-    if args.r#loop && args.source.as_os_str() == "-" {
+    if args.r#loop && args.source == "-" {
         return Err("standard input cannot be played twice; --loop needs a file".into());
     }
     let client = connect::client(&args.server)?;
-    super::small_runtime()?.block_on(put(args, &client))
+    super::small_runtime()?.block_on(put(args, client))
 }
 
-async fn put(args: &PutArgs, client: &Client) -> Result<ExitCode, Failure> {
-    let stream = StreamName::Name(args.stream.clone());
+async fn put(args: &PutArgs, client: Client) -> Result<ExitCode, Failure> {
     if let Some(hours) = args.create {
-        create(client, &args.stream, hours).await?;
+        create(&client, &args.stream, hours).await?;
     }
-    let description = client
-        .call(
-            Service::KinesisVideo,
-            "DescribeStream",
-            &json!({ "StreamName": args.stream }),
-        )
-        .await?;
-    let retention = description
-        .pointer("/StreamInfo/DataRetentionInHours")
-        .and_then(Value::as_i64);
-    let client = client.data_endpoint(&stream, "PUT_MEDIA").await?;
-    let mut report = Report {
-        json: args.json,
-        keeps: retention.unwrap_or(0) > 0,
-        ..Report::default()
+    let report = Arc::new(Mutex::new(Report::new(args.json)));
+    let mut config = ProducerConfig::new(StreamName::Name(args.stream.clone()));
+    config.give_up_after = args.give_up_after.map(std::time::Duration::from_secs);
+    let shown = Arc::clone(&report);
+    config.on_event = Some(Arc::new(move |event: &ProducerEvent| {
+        if let Ok(mut report) = shown.lock() {
+            report.take(event);
+        }
+    }));
+    let clock = Arc::clone(client.clock());
+    let mut producer = Producer::start(client, config);
+    let mut started = clock.now();
+    let outcome = tokio::select! {
+        outcome = async {
+            loop {
+                let length = play(args, &mut producer, started).await?;
+                if !args.r#loop {
+                    return Ok::<(), Failure>(());
+                }
+                // The next pass follows the last frame, and is never in the past of a camera that plays in real time.
+                started = started.plus_millis(i64::try_from(length.as_millis()).unwrap_or(i64::MAX).max(1));
+                if args.realtime {
+                    started = started.max(clock.now());
+                }
+            }
+        } => outcome,
+        _ = tokio::signal::ctrl_c() => Ok(()),
     };
-    let mut started = client.clock().now();
-    loop {
-        let played = play(args, &client, &stream, started, &mut report).await?;
-        if !args.r#loop || report.errors > 0 {
-            break;
-        }
-        // The next pass follows the last frame, and is never in the past of a camera that plays in real time.
-        let length_ms = i64::try_from(played.as_millis()).unwrap_or(i64::MAX).max(1);
-        started = started.plus_millis(length_ms);
-        if args.realtime {
-            started = started.max(client.clock().now());
-        }
+    let finished = producer.finish().await;
+    if let Ok(mut report) = report.lock() {
+        report.end_line();
     }
-    Ok(report.conclude())
+    let stats = match finished {
+        Ok(stats) => stats,
+        Err(undelivered) => {
+            // Why the producer stopped says more than that it would take nothing.
+            return Err(undelivered.into());
+        }
+    };
+    outcome?;
+    conclude(args, &stats);
+    Ok(if stats.confirmed > 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn conclude(args: &PutArgs, stats: &ProducerStats) {
+    if args.json {
+        return;
+    }
+    println!(
+        "{} fragments stored, {} bytes; {} connections, {} fragments sent again; PERSISTED after {:.0} ms on average",
+        stats.confirmed,
+        stats.bytes_confirmed,
+        stats.connections,
+        stats.resent,
+        stats.persisted_after.mean().as_secs_f64() * 1000.0
+    );
 }
 
 /// Makes the stream unless it is there.
@@ -75,209 +104,161 @@ async fn create(client: &Client, stream: &str, hours: u32) -> Result<(), Failure
     }
 }
 
-/// Plays the source once over a connection of its own.
-async fn play(
-    args: &PutArgs,
-    client: &Client,
-    stream: &StreamName,
-    started: Timestamp,
-    report: &mut Report,
-) -> Result<Duration, Failure> {
-    let options = PutMediaOptions {
-        stream: stream.clone(),
-        timecodes: TimecodeType::Relative,
+/// Plays the source once. Gives how long it plays.
+async fn play(args: &PutArgs, producer: &mut Producer, started: Timestamp) -> Result<std::time::Duration, Failure> {
+    let options = FeedOptions {
+        pace: if args.realtime { Pace::Realtime } else { Pace::Fast },
+        timecodes: match args.timestamps {
+            Timestamps::Relative => TimecodeType::Relative,
+            Timestamps::Absolute => TimecodeType::Absolute,
+        },
         started,
     };
-    let connection = client.put_media(&options).await?;
-    let source = open(&args.source)?;
-    let sending = send(source, connection.media, args.realtime);
-    let receiving = receive(connection.acks, report, client);
-    let (sent, received) = tokio::join!(sending, receiving);
-    let sent = sent?;
-    received?;
-    report.bytes += sent.bytes;
-    Ok(sent.length)
+    let (source, mut ffmpeg) = open(&args.source)?;
+    let fed = producer.feed(source, &options).await?;
+    if let Some(ffmpeg) = &mut ffmpeg
+        && !ffmpeg.wait().await?.success()
+        && fed.fragments == 0
+    {
+        return Err(format!("ffmpeg cannot read {}", args.source).into());
+    }
+    Ok(fed.length)
 }
 
-/// What was sent.
-struct Sent {
-    bytes: u64,
-    length: Duration,
-}
+type Source = Box<dyn AsyncRead + Send + Unpin>;
 
-/// Reads the source in a thread of its own, for it may be a pipe that is slow.
+/// Opens what the person named: a Matroska file as it is, anything else through ffmpeg.
 #[allow(
     clippy::disallowed_methods,
     reason = "a file named on the command line, no data of the server"
 )]
-fn open(source: &Path) -> Result<mpsc::Receiver<std::io::Result<Bytes>>, Failure> {
-    let mut input: Box<dyn Read + Send> = match source.to_str() {
-        Some("-") => Box::new(std::io::stdin()),
-        Some(url) if url.contains("://") => {
-            let remedy = "ffmpeg can read it: ffmpeg -i URL -c copy -f matroska - | sightglass put STREAM -";
-            return Err(format!("{url} is not a file; {remedy}").into());
-        }
-        _ => Box::new(std::fs::File::open(source).map_err(|error| format!("{}: {error}", source.display()))?),
-    };
-    let (pieces, read) = mpsc::channel(READ_AHEAD);
-    std::thread::spawn(move || {
-        loop {
-            let mut buffer = vec![0; READ_BYTES];
-            let piece = input.read(&mut buffer).map(|len| {
-                buffer.truncate(len);
-                Bytes::from(buffer)
-            });
-            let last = !matches!(&piece, Ok(bytes) if !bytes.is_empty());
-            if pieces.blocking_send(piece).is_err() || last {
-                return;
-            }
-        }
-    });
-    Ok(read)
-}
-
-async fn send(
-    mut source: mpsc::Receiver<std::io::Result<Bytes>>,
-    media: MediaSender,
-    realtime: bool,
-) -> Result<Sent, Failure> {
-    let start = tokio::time::Instant::now();
-    let mut player = Player::new();
-    let mut bytes = 0;
-    let mut ended = false;
-    while !ended {
-        match source.recv().await.transpose()? {
-            Some(piece) if !piece.is_empty() => player.push(piece),
-            _ => {
-                player.finish();
-                ended = true;
-            }
-        }
-        let not_matroska = |error| {
-            format!(
-                "the source is not Matroska: {error}; ffmpeg can make it so: ffmpeg -i SOURCE -c copy -f matroska -"
-            )
-        };
-        while let Some(piece) = player.next_piece().map_err(not_matroska)? {
-            if realtime {
-                tokio::time::sleep_until(start + piece.due).await;
-            }
-            bytes += piece.bytes.len() as u64;
-            if !media.send(piece.bytes).await {
-                // The acknowledgements say why.
-                ended = true;
-                break;
-            }
-        }
+fn open(source: &str) -> Result<(Source, Option<Child>), Failure> {
+    if source == "-" {
+        return Ok((Box::new(tokio::io::stdin()), None));
     }
-    Ok(Sent {
-        bytes,
-        length: player.length(),
-    })
-}
-
-async fn receive(mut acks: Acks, report: &mut Report, client: &Client) -> Result<(), Failure> {
-    while let Some(ack) = acks.next().await? {
-        report.take(&ack, client.clock().monotonic());
+    if source.contains("://") {
+        return through_ffmpeg(source);
     }
-    Ok(())
+    let path = Path::new(source);
+    let mut head = [0; EBML.len()];
+    let mut file = std::fs::File::open(path).map_err(|error| format!("{source}: {error}"))?;
+    let other = path.is_file() && file.read_exact(&mut head).is_ok() && head != EBML;
+    if other {
+        return through_ffmpeg(source);
+    }
+    if path.is_file() {
+        file = std::fs::File::open(path).map_err(|error| format!("{source}: {error}"))?;
+    }
+    Ok((Box::new(tokio::fs::File::from_std(file)), None))
 }
 
-/// Prints what becomes of each fragment, and counts.
-#[derive(Default)]
+/// Frames are copied, not encoded; a fragment begins at each key frame.
+fn through_ffmpeg(source: &str) -> Result<(Source, Option<Child>), Failure> {
+    let mut command = Command::new("ffmpeg");
+    command.args(["-hide_banner", "-loglevel", "error", "-nostdin"]);
+    if source.starts_with("rtsp://") {
+        command.args(["-rtsp_transport", "tcp"]);
+    }
+    command.args([
+        "-i", source, "-map", "0:v:0?", "-map", "0:a:0?", "-c", "copy", "-f", "matroska",
+    ]);
+    // Without these, a pipe gets clusters that end between key frames.
+    command.args([
+        "-cluster_size_limit",
+        "40000000",
+        "-cluster_time_limit",
+        "15000",
+        "-flush_packets",
+        "1",
+        "-",
+    ]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().map_err(|error| {
+        format!(
+            "{source} is read through ffmpeg, which does not start ({error}); install ffmpeg, or give a Matroska file"
+        )
+    })?;
+    let output = child.stdout.take().ok_or("ffmpeg has no output")?;
+    Ok((Box::new(output), Some(child)))
+}
+
+/// Says what becomes of the fragments: a line that moves on a terminal, JSON lines where they are asked for, and otherwise
+/// only what went wrong.
 struct Report {
     json: bool,
-    /// Whether the stream keeps anything, so that a fragment ends with PERSISTED and not with RECEIVED.
-    keeps: bool,
-    buffering: HashMap<String, Duration>,
-    received: HashMap<String, Duration>,
-    rows: u64,
+    moving: bool,
     fragments: u64,
-    errors: u64,
-    bytes: u64,
+    line: bool,
 }
 
 impl Report {
-    fn take(&mut self, ack: &Ack, now: Duration) {
-        if self.json {
-            println!("{}", as_json(ack));
-        }
-        let number = ack.fragment_number.clone().unwrap_or_default();
-        match ack.event {
-            EventType::Buffering => {
-                self.buffering.insert(number, now);
-            }
-            EventType::Received if self.keeps => {
-                self.received.insert(number, now);
-            }
-            EventType::Received | EventType::Persisted => {
-                self.fragments += 1;
-                let begun = self.buffering.remove(&number).unwrap_or(now);
-                let whole = self.received.remove(&number).unwrap_or(now);
-                self.row(ack, &format!("{:8.0} {:8.1}", millis(whole, begun), millis(now, whole)));
-            }
-            EventType::Error => {
-                self.errors += 1;
-                let (id, code) = (
-                    ack.error_id.unwrap_or(0),
-                    ack.error_code.as_deref().unwrap_or("unknown"),
-                );
-                self.row(ack, &format!("{id} {code}"));
-            }
-            EventType::Idle => {}
+    fn new(json: bool) -> Self {
+        Report {
+            json,
+            moving: !json && std::io::stdout().is_terminal(),
+            fragments: 0,
+            line: false,
         }
     }
 
-    fn row(&mut self, ack: &Ack, what: &str) {
-        if self.json {
-            return;
+    fn take(&mut self, event: &ProducerEvent) {
+        match event {
+            ProducerEvent::Ack { ack, after, .. } => {
+                if self.json {
+                    println!("{}", as_json(ack, after.map(|after| after.as_secs_f64() * 1000.0)));
+                }
+                match ack.event {
+                    EventType::Persisted => self.fragments += 1,
+                    EventType::Error => {
+                        let id = ack.error_id.unwrap_or(0);
+                        let code = ack.error_code.as_deref().unwrap_or("unknown");
+                        let advice = advice(id).map(|advice| format!(": {advice}")).unwrap_or_default();
+                        self.say(&format!("the server refused a fragment: {id} {code}{advice}"));
+                    }
+                    _ => {}
+                }
+                self.show(ack);
+            }
+            ProducerEvent::Disconnected {
+                error: Some(error),
+                retry_in: Some(wait),
+                ..
+            } => self.say(&format!("{error}; trying again in {:.1} s", wait.as_secs_f64())),
+            ProducerEvent::Lost(lost) => {
+                self.say(&format!("fragment {} is lost: {}", lost.fragment.timecode, lost.reason));
+            }
+            _ => {}
         }
-        if self.rows == 0 {
-            println!(
-                "{:>12}  {:47}  {:>8} {:>8}",
-                "timecode", "fragment number", "sent ms", "kept ms"
-            );
-        }
-        self.rows += 1;
-        let timecode = ack.fragment_timecode.map(|time| time.to_string()).unwrap_or_default();
-        println!(
-            "{timecode:>12}  {:47}  {what}",
-            ack.fragment_number.as_deref().unwrap_or("-")
-        );
     }
 
-    /// Success when every fragment that arrived is kept.
-    fn conclude(&self) -> ExitCode {
-        let lost = self.received.len();
-        if !self.json {
-            let kept = if self.keeps {
-                "persisted"
-            } else {
-                "received (the stream keeps nothing)"
-            };
-            println!(
-                "{} fragments {kept}, {} bytes sent, {} errors",
-                self.fragments, self.bytes, self.errors
-            );
+    fn show(&mut self, ack: &Ack) {
+        if self.moving && ack.event == EventType::Persisted {
+            let number = ack.fragment_number.as_deref().unwrap_or("-");
+            print!("\r{} fragments stored, the last {number}", self.fragments);
+            let _ = std::io::stdout().flush();
+            self.line = true;
         }
-        if self.errors == 0 && lost == 0 && self.fragments > 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
+    }
+
+    fn say(&mut self, what: &str) {
+        self.end_line();
+        eprintln!("{what}");
+    }
+
+    fn end_line(&mut self) {
+        if std::mem::take(&mut self.line) {
+            println!();
         }
     }
 }
 
-fn millis(later: Duration, earlier: Duration) -> f64 {
-    later.saturating_sub(earlier).as_secs_f64() * 1000.0
-}
-
-fn as_json(ack: &Ack) -> Value {
+fn as_json(ack: &Ack, after_ms: Option<f64>) -> Value {
     json!({
         "event": format!("{:?}", ack.event).to_uppercase(),
         "timecode": ack.fragment_timecode,
         "fragment_number": ack.fragment_number,
         "error_id": ack.error_id,
         "error_code": ack.error_code,
+        "after_ms": after_ms,
     })
 }
