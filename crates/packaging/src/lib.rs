@@ -1,5 +1,6 @@
 //! Frames of a stored fragment become what players read: fragmented MP4 ([`fmp4`]), plain MP4 ([`mp4`]) and MPEG-TS
-//! ([`ts`]). Sans-I/O: it is given codec private data, frames' places and times, and answers with bytes.
+//! ([`ts`]), and the playlists ([`hls`]) and manifests ([`dash`]) that name them. Sans-I/O: it is given codec private
+//! data, frames' places and times, and answers with bytes.
 //!
 //! It refuses to know streams, storage, HTTP, and what is in a picture: a frame is copied or referred to, never decoded.
 //!
@@ -7,11 +8,14 @@
 //! times, durations and composition offsets in units of the track's timescale; its rules stand there.
 
 mod boxes;
+pub mod dash;
 mod error;
 pub mod fmp4;
 pub mod frame;
+pub mod hls;
 pub mod limits;
 pub mod mp4;
+pub mod text;
 pub mod timeline;
 mod track;
 pub mod ts;
