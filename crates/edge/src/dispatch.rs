@@ -4,6 +4,8 @@
 //! what exists (invariant 9); the body is read only as far as its operation allows; a body that flows (PutMedia) is
 //! handed on only after the signature was checked, and its client gets `100 Continue` only after the service agreed.
 
+mod players;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -143,6 +145,10 @@ impl Dispatch {
             discard(incoming);
             return self.page(page, exchange);
         }
+        if let Some(route) = self.for_players(&parts) {
+            discard(incoming);
+            return self.play(connection, &parts, &route, received_at, exchange).await;
+        }
         let mut writer = match self.registry.resolve(&address(&parts, None, None)) {
             Err(_) if is_form(&parts) => ErrorWriter::Guess(Protocol::Query),
             route => ErrorWriter::of(&route),
@@ -158,8 +164,7 @@ impl Dispatch {
             Ok(Err(error)) => error,
             Err(_panic) => {
                 exchange.panicked();
-                let message = "The request could not be carried out because of an internal failure.";
-                ApiError::server("InternalFailure", message, "the handler panicked")
+                internal_failure()
             }
         };
         exchange.error(&error);
@@ -387,6 +392,12 @@ impl Dispatch {
         *response.headers_mut() = headers;
         response
     }
+}
+
+/// What a caller is told when a handler panicked.
+fn internal_failure() -> ApiError {
+    let message = "The request could not be carried out because of an internal failure.";
+    ApiError::server("InternalFailure", message, "the handler panicked")
 }
 
 /// The three spellings that clients of AWS look for.

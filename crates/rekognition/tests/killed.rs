@@ -78,6 +78,7 @@ impl Life {
             catalog: catalog.clone(),
             durable: log.media(),
             memory: Arc::new(memory),
+            key_ring: Arc::new(KeyRing::ephemeral().unwrap()),
             clock: clock.clone(),
             metrics: &metrics,
             settings: Settings::default(),

@@ -149,12 +149,14 @@ async fn video(config: &Config, ground: &Ground, sight: Arc<Sight>) -> Result<Vi
         get_connections: config.get_media_connections,
         max_bytes: config.max_bytes,
         clip: config.clip,
+        playback: config.playback,
         ..video_streams::Settings::default()
     };
     let on = video_streams::Dependencies {
         catalog: ground.catalog.clone(),
         durable,
         memory,
+        key_ring: ground.ring.clone(),
         clock: ground.clock.clone(),
         metrics: &ground.metrics,
         settings,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use base::AccountId;
 use serde::Deserialize;
 use video_streams::archive::ClipLimits;
+use video_streams::playback::PlaybackSettings;
 
 use crate::cli::{LogFormat, ServeArgs};
 use crate::webhook::Address;
@@ -51,6 +52,8 @@ pub struct Config {
     pub max_bytes: Option<u64>,
     /// How much a clip may hold.
     pub clip: ClipLimits,
+    /// How players are served.
+    pub playback: PlaybackSettings,
     /// The vision worker and its models.
     pub vision: VisionSettings,
     /// Where the messages of topics go, by the topics' ARNs.
@@ -104,9 +107,16 @@ struct File {
     get_media_connections: Option<usize>,
     max_bytes: Option<u64>,
     clip: ClipTable,
+    hls: HlsTable,
     vision: VisionSettings,
     topics: BTreeMap<String, String>,
     webhook_ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HlsTable {
+    strict: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -178,6 +188,9 @@ impl Config {
             get_media_connections: file.get_media_connections.unwrap_or(DEFAULT_GET_MEDIA_CONNECTIONS),
             max_bytes: file.max_bytes,
             clip: file.clip.limits(),
+            playback: PlaybackSettings {
+                strict: file.hls.strict,
+            },
             vision: file.vision,
             topics: topics(&file.topics)?,
             webhook_ca: file.webhook_ca.unwrap_or_else(|| PathBuf::from(SYSTEM_CERTIFICATES)),

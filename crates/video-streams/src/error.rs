@@ -85,6 +85,15 @@ pub enum MediaError {
     /// Nothing is stored in the range.
     #[error("No fragments are stored in the selected range of the stream.")]
     NoFragments,
+    /// The bearer of a session token may not have what it asks for.
+    #[error("{0}")]
+    NotAuthorized(&'static str),
+    /// There is nothing stored of what is asked for.
+    #[error("{0}")]
+    Missing(&'static str),
+    /// The caller has had as much as is allowed.
+    #[error("{0}")]
+    ClientLimit(&'static str),
     /// The stream keeps nothing.
     #[error("The stream keeps no media: its data retention is 0 hours.")]
     NoDataRetention,
@@ -146,6 +155,9 @@ impl From<MediaError> for ApiError {
                 ApiError::server("ServiceUnavailable", message, "the store is closed").with_status(503)
             }
             MediaError::NoFragments => ApiError::client("ResourceNotFoundException", message),
+            MediaError::NotAuthorized(_) => ApiError::client("NotAuthorizedException", message),
+            MediaError::Missing(_) => ApiError::client("ResourceNotFoundException", message),
+            MediaError::ClientLimit(_) => ApiError::client("ClientLimitExceededException", message),
             MediaError::NoDataRetention => ApiError::client("NoDataRetentionException", message),
             MediaError::Packaging(PackagingError::UnsupportedCodec { .. }) => {
                 ApiError::client("UnsupportedStreamMediaTypeException", message)

@@ -16,6 +16,7 @@ pub mod live;
 pub mod media;
 pub mod metrics;
 pub mod notify;
+pub mod playback;
 pub mod ports;
 pub mod records;
 mod retention;

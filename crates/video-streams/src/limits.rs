@@ -251,3 +251,62 @@ pub const IMAGE_REORDER_MS: i64 = 1000;
 
 /// Fragments that begin within the time of one sampling point and are looked through for its frame. Ours.
 pub const IMAGE_FRAGMENTS_SEARCHED: usize = 32;
+
+/// Expires of a playback session unless given, in seconds. Model: 300 to 43,200, default 300.
+pub const EXPIRES_SECONDS: i32 = 300;
+
+/// Longest Expires, in seconds. Model.
+pub const EXPIRES_SECONDS_MAX: i32 = 43_200;
+
+/// Fragments of a playlist or manifest of a live session unless given. AWS: 5.
+pub const LIVE_FRAGMENTS: u16 = 5;
+
+/// Fragments of a playlist or manifest of a range unless given. AWS: 1000.
+pub const ON_DEMAND_FRAGMENTS: u16 = 1000;
+
+/// Most fragments of a playlist or manifest. Model: 5000.
+pub const PLAYLIST_FRAGMENTS_MAX: u16 = 5000;
+
+/// Longest range of an on-demand session. AWS: 24 hours.
+pub const PLAYBACK_RANGE_MS: i64 = 24 * 3_600_000;
+
+/// A live session is made for a stream with a fragment that is no older. AWS: 30 seconds.
+pub const LIVE_WITHIN_MS: i64 = 30_000;
+
+/// Fragments that are looked at for the longest one that is to be expected. Ours.
+pub const SAMPLE_FRAGMENTS: usize = 30;
+
+/// A gap or overlap between two fragments beyond which they do not continue each other. AWS: 50 milliseconds.
+pub const DISCONTINUITY_MS: i64 = 50;
+
+/// Changes of codec in one HLS session. AWS: 500.
+pub const CODEC_CHANGES: usize = 500;
+
+/// Fragments that a replay releases ahead of its pace: players begin when they have about three. Ours.
+pub const REPLAY_LEAD: u64 = 3;
+
+/// Fragments that are listed at a time for a replay. Ours.
+pub const REPLAY_PAGE: usize = 1000;
+
+/// Fewest fragments that are listed at a time for a session: more than are ever sent with one producer time. Ours.
+pub const SESSION_PAGE_MIN: usize = 100;
+
+/// Fragments that a timeline remembers before the first of its playlist, for players that are behind. Ours.
+pub const TIMELINE_MARGIN: u64 = 64;
+
+/// Timelines that are remembered; the one that was not asked for the longest time goes first, and is listed anew when it
+/// is asked for again. Ours.
+pub const SESSIONS_KEPT: usize = 1024;
+
+/// Fragments of all remembered timelines together, about 100 bytes each. Ours.
+pub const SESSION_ENTRIES_KEPT: usize = 1_000_000;
+
+/// Commits that a timeline takes one by one; more are listed at once. Ours.
+pub const COMMITS_ONE_BY_ONE: u64 = 64;
+
+/// How much earlier than its commit a fragment can have begun to arrive: the longest fragment that a server can be set to
+/// take, with room for its commit. Ours.
+pub const COMMIT_LAG_MS: i64 = 15 * 60 * 1000;
+
+/// Most often that a player is told to read a manifest again, milliseconds. Ours.
+pub const MANIFEST_UPDATE_MS_MIN: u32 = 500;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use auth::KeyRing;
 use base::metrics::Metrics;
 use base::{Clock, RequestContext};
 use storage::{Catalog, MediaStore};
@@ -15,6 +16,7 @@ use crate::deliver::Kind;
 use crate::ingest::rules::RuleLimits;
 use crate::limits;
 use crate::metrics::VideoMetrics;
+use crate::playback::{Playback, PlaybackSettings};
 use crate::ports::Ports;
 use crate::records::Records;
 use crate::state::{Stores, StreamState};
@@ -35,6 +37,8 @@ pub struct Settings {
     pub max_bytes: Option<u64>,
     /// How much one clip may hold.
     pub clip: crate::archive::ClipLimits,
+    /// How players are served.
+    pub playback: PlaybackSettings,
 }
 
 impl Default for Settings {
@@ -46,6 +50,7 @@ impl Default for Settings {
             rules: RuleLimits::default(),
             max_bytes: None,
             clip: crate::archive::ClipLimits::default(),
+            playback: PlaybackSettings::default(),
         }
     }
 }
@@ -59,6 +64,8 @@ pub struct Dependencies<'a> {
     /// Where fragments of streams without retention are kept for live readers: a [`storage::MemoryMediaStore`] with the
     /// bounds [`limits::BUFFER_DURATION`] and [`limits::BUFFER_BYTES`].
     pub memory: Arc<dyn MediaStore>,
+    /// What seals the tokens of playback sessions.
+    pub key_ring: Arc<KeyRing>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where it counts.
@@ -98,6 +105,7 @@ pub(crate) struct Inner {
     pub channels: Channels,
     pub edges: EdgeConfigs,
     pub stores: Stores,
+    pub playback: Playback,
     /// Held while the catalog and then the memory change, so that the two change in the same order.
     pub changes: Mutex<()>,
     /// Asks the retention task to look now.
@@ -145,6 +153,7 @@ impl VideoStreams {
                 channels,
                 edges,
                 stores,
+                playback: Playback::new(on.key_ring),
                 changes: Mutex::new(()),
                 sweep: Arc::new(Notify::new()),
                 ports: on.ports,
@@ -157,6 +166,7 @@ impl VideoStreams {
     /// Lets the service carry out its operations.
     pub fn register(&self, registry: &mut Registry) {
         use wire::kinesisvideo::op;
+        use wire::kinesisvideo_archived_media::op as archived;
         let service = Arc::new(self.clone());
         registry
             .register::<op::CreateStream, _>(&service)
@@ -193,6 +203,14 @@ impl VideoStreams {
             .register::<op::UpdateNotificationConfiguration, _>(&service)
             .register::<wire::kinesisvideo_media::op::PutMedia, _>(&service)
             .register::<wire::kinesisvideo_media::op::GetMedia, _>(&service)
+            .register::<archived::GetHLSStreamingSessionURL, _>(&service)
+            .register::<archived::GetDASHStreamingSessionURL, _>(&service)
+            .register::<archived::GetHLSMasterPlaylist, _>(&service)
+            .register::<archived::GetHLSMediaPlaylist, _>(&service)
+            .register::<archived::GetDASHManifest, _>(&service)
+            .register::<archived::GetMP4InitFragment, _>(&service)
+            .register::<archived::GetMP4MediaFragment, _>(&service)
+            .register::<archived::GetTSFragment, _>(&service)
             .register::<wire::kinesisvideo_archived_media::op::ListFragments, _>(&service)
             .register::<wire::kinesisvideo_archived_media::op::GetStoredMediaMap, _>(&service)
             .register::<wire::kinesisvideo_archived_media::op::GetClip, _>(&service)

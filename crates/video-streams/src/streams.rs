@@ -2,7 +2,7 @@
 //! unique per account and region; an ARN holds the millisecond of creation, so that the ARN of a deleted stream never
 //! resolves again, and that of another account's stream looks like one that never was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Bound;
 use std::str::FromStr;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use base::{AccountId, Region, ResourceName};
 use parking_lot::RwLock;
+use storage::StreamId;
 
 use crate::consumer::StreamRef;
 use crate::state::StreamState;
@@ -94,12 +95,18 @@ impl Owner {
 #[derive(Debug, Default)]
 pub struct Streams {
     by_name: RwLock<BTreeMap<ResourceName, Arc<StreamState>>>,
+    by_id: RwLock<HashMap<StreamId, Arc<StreamState>>>,
 }
 
 impl Streams {
     /// The stream of that owner, region and name.
     pub fn by_name(&self, name: &ResourceName) -> Option<Arc<StreamState>> {
         self.by_name.read().get(name).cloned()
+    }
+
+    /// The stream with that number, whoever asks: session tokens name streams so.
+    pub fn by_id(&self, id: StreamId) -> Option<Arc<StreamState>> {
+        self.by_id.read().get(&id).cloned()
     }
 
     /// The stream with that ARN, if it is one of the account and region that ask.
@@ -124,6 +131,7 @@ impl Streams {
 
     /// Adds a stream that was made.
     pub fn insert(&self, state: Arc<StreamState>) {
+        self.by_id.write().insert(state.id, state.clone());
         self.by_name.write().insert(state.arn.name.clone(), state);
     }
 
@@ -131,7 +139,11 @@ impl Streams {
     pub fn remove(&self, arn: &StreamArn) -> Option<Arc<StreamState>> {
         let mut streams = self.by_name.write();
         let found = streams.get(&arn.name).is_some_and(|state| state.arn == *arn);
-        found.then(|| streams.remove(&arn.name)).flatten()
+        let removed = found.then(|| streams.remove(&arn.name)).flatten();
+        if let Some(state) = &removed {
+            self.by_id.write().remove(&state.id);
+        }
+        removed
     }
 
     /// Streams of one account and region whose names begin with `prefix` and come after `after`, in the order of their

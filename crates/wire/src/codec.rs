@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::conform::{Notation, conform};
 use crate::error::{malformed, violated};
-use crate::operation::{OperationInfo, Protocol, Resource};
+use crate::operation::{Access, OperationInfo, Protocol, Resource};
 use crate::query::Form;
 use crate::reply::{RawBody, RawReply};
 use crate::schema::Schema;
@@ -61,6 +61,11 @@ pub fn decode<I: Structure>(
     let form;
     let (mut value, notation) = match codec {
         Codec::Json if info.request_stream => (Value::Map(Vec::new()), Notation::Text),
+        // What players call has everything in the query string, which comes as the body.
+        Codec::Json if info.access == Access::SessionToken => {
+            form = parse_form(body)?;
+            (query::gather(&form, I::schema()), Notation::Text)
+        }
         Codec::Json => (json::parse(body).map_err(malformed)?, Notation::Json),
         Codec::Cbor => (cbor::parse(body).map_err(malformed)?, Notation::Cbor),
         Codec::Query => {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use auth::KeyRing;
 use base::metrics::Metrics;
 use base::{
     AccountId, ApiError, Authorizer, ByteStream, Caller, Handle, ManualClock, Operation, Reply, Request,
@@ -70,6 +71,7 @@ pub struct Service {
 
 /// What must outlive the service: the log, and the directory it is in.
 pub struct Kept {
+    key_ring: Arc<KeyRing>,
     _log: LogStore,
     _directory: tempfile::TempDir,
 }
@@ -98,6 +100,7 @@ impl Service {
         let catalog = Arc::new(MemoryCatalog::new());
         let media = wrap(log.media());
         let kept = Kept {
+            key_ring: Arc::new(KeyRing::ephemeral().unwrap()),
             _log: log,
             _directory: directory,
         };
@@ -131,6 +134,7 @@ impl Service {
             catalog: catalog.clone() as Arc<dyn Catalog>,
             durable: durable.clone(),
             memory: Arc::new(memory),
+            key_ring: kept.key_ring.clone(),
             clock: clock.clone(),
             metrics: &metrics,
             settings,

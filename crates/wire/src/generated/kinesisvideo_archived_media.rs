@@ -134,6 +134,13 @@ structure! {
 
 structure! {
     #[derive(Default)]
+    GetDASHManifestInput {
+        session_token: String,
+    }
+}
+
+structure! {
+    #[derive(Default)]
     GetDASHStreamingSessionURLInput {
         dash_fragment_selector: Option<DASHFragmentSelector>,
         display_fragment_number: Option<DASHDisplayFragmentNumber>,
@@ -150,6 +157,23 @@ structure! {
     #[derive(Default)]
     GetDASHStreamingSessionURLOutput {
         dash_streaming_session_url: Option<String>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    GetHLSMasterPlaylistInput {
+        display_fragment_number: Option<DASHDisplayFragmentNumber>,
+        session_token: String,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    GetHLSMediaPlaylistInput {
+        display_fragment_number: Option<DASHDisplayFragmentNumber>,
+        session_token: String,
+        track_number: Option<i32>,
     }
 }
 
@@ -202,6 +226,24 @@ structure! {
 
 structure! {
     #[derive(Default)]
+    GetMP4InitFragmentInput {
+        sequence_number: Option<i64>,
+        session_token: String,
+        track_number: Option<i32>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    GetMP4MediaFragmentInput {
+        fragment_number: String,
+        session_token: String,
+        track_number: Option<i32>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
     GetMediaForFragmentListInput {
         fragments: Vec<String>,
         stream_arn: Option<String>,
@@ -238,6 +280,15 @@ structure! {
         size_in_bytes: Option<i64>,
         spans: Option<Vec<StoredMediaSpan>>,
         stored_milliseconds: Option<i64>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    GetTSFragmentInput {
+        fragment_number: String,
+        session_token: String,
+        track_number: Option<i32>,
     }
 }
 
@@ -331,6 +382,14 @@ structure! {
 
 structure! {
     #[derive(Default)]
+    PlayerOutput {
+        cache_control: Option<String>,
+        content_type: Option<String>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
     StoredMediaGap {
         end_timestamp: Option<Timestamp>,
         start_timestamp: Option<Timestamp>,
@@ -367,11 +426,32 @@ pub mod op {
         &OPERATIONS[0]
     );
     operation!(
+        GetDASHManifest,
+        "kinesisvideo",
+        super::GetDASHManifestInput,
+        super::PlayerOutput,
+        &OPERATIONS[1]
+    );
+    operation!(
         GetDASHStreamingSessionURL,
         "kinesisvideo",
         super::GetDASHStreamingSessionURLInput,
         super::GetDASHStreamingSessionURLOutput,
         &OPERATIONS[2]
+    );
+    operation!(
+        GetHLSMasterPlaylist,
+        "kinesisvideo",
+        super::GetHLSMasterPlaylistInput,
+        super::PlayerOutput,
+        &OPERATIONS[3]
+    );
+    operation!(
+        GetHLSMediaPlaylist,
+        "kinesisvideo",
+        super::GetHLSMediaPlaylistInput,
+        super::PlayerOutput,
+        &OPERATIONS[4]
     );
     operation!(
         GetHLSStreamingSessionURL,
@@ -388,6 +468,20 @@ pub mod op {
         &OPERATIONS[6]
     );
     operation!(
+        GetMP4InitFragment,
+        "kinesisvideo",
+        super::GetMP4InitFragmentInput,
+        super::PlayerOutput,
+        &OPERATIONS[7]
+    );
+    operation!(
+        GetMP4MediaFragment,
+        "kinesisvideo",
+        super::GetMP4MediaFragmentInput,
+        super::PlayerOutput,
+        &OPERATIONS[8]
+    );
+    operation!(
         GetMediaForFragmentList,
         "kinesisvideo",
         super::GetMediaForFragmentListInput,
@@ -400,6 +494,13 @@ pub mod op {
         super::GetStoredMediaMapInput,
         super::GetStoredMediaMapOutput,
         &OPERATIONS[10]
+    );
+    operation!(
+        GetTSFragment,
+        "kinesisvideo",
+        super::GetTSFragmentInput,
+        super::PlayerOutput,
+        &OPERATIONS[11]
     );
     operation!(
         ListFragments,
@@ -494,6 +595,8 @@ mod schema {
         "GetClipOutput",
         &[optional("ContentType", &ContentType).in_header("content-type")],
     );
+    pub static GetDASHManifestInput: Schema =
+        Schema::structure("GetDASHManifestInput", &[required("SessionToken", &PlayerSessionToken)]);
     pub static GetDASHStreamingSessionURLInput: Schema = Schema::structure(
         "GetDASHStreamingSessionURLInput",
         &[
@@ -510,6 +613,21 @@ mod schema {
     pub static GetDASHStreamingSessionURLOutput: Schema = Schema::structure(
         "GetDASHStreamingSessionURLOutput",
         &[optional("DASHStreamingSessionURL", &DASHStreamingSessionURL)],
+    );
+    pub static GetHLSMasterPlaylistInput: Schema = Schema::structure(
+        "GetHLSMasterPlaylistInput",
+        &[
+            optional("DisplayFragmentNumber", &DASHDisplayFragmentNumber),
+            required("SessionToken", &PlayerSessionToken),
+        ],
+    );
+    pub static GetHLSMediaPlaylistInput: Schema = Schema::structure(
+        "GetHLSMediaPlaylistInput",
+        &[
+            optional("DisplayFragmentNumber", &DASHDisplayFragmentNumber),
+            required("SessionToken", &PlayerSessionToken),
+            optional("TrackNumber", &PlayerTrackNumber),
+        ],
     );
     pub static GetHLSStreamingSessionURLInput: Schema = Schema::structure(
         "GetHLSStreamingSessionURLInput",
@@ -551,6 +669,22 @@ mod schema {
         "GetImagesOutput",
         &[optional("Images", &Images), optional("NextToken", &NextToken)],
     );
+    pub static GetMP4InitFragmentInput: Schema = Schema::structure(
+        "GetMP4InitFragmentInput",
+        &[
+            optional("SequenceNumber", &PlayerOrdinal),
+            required("SessionToken", &PlayerSessionToken),
+            optional("TrackNumber", &PlayerTrackNumber),
+        ],
+    );
+    pub static GetMP4MediaFragmentInput: Schema = Schema::structure(
+        "GetMP4MediaFragmentInput",
+        &[
+            required("FragmentNumber", &FragmentNumberString),
+            required("SessionToken", &PlayerSessionToken),
+            optional("TrackNumber", &PlayerTrackNumber),
+        ],
+    );
     pub static GetMediaForFragmentListInput: Schema = Schema::structure(
         "GetMediaForFragmentListInput",
         &[
@@ -584,6 +718,14 @@ mod schema {
             optional("SizeInBytes", &Long),
             optional("Spans", &StoredMediaSpanList),
             optional("StoredMilliseconds", &Long),
+        ],
+    );
+    pub static GetTSFragmentInput: Schema = Schema::structure(
+        "GetTSFragmentInput",
+        &[
+            required("FragmentNumber", &FragmentNumberString),
+            required("SessionToken", &PlayerSessionToken),
+            optional("TrackNumber", &PlayerTrackNumber),
         ],
     );
     pub static HLSDiscontinuityMode: Schema =
@@ -641,6 +783,17 @@ mod schema {
     pub static Long: Schema = Schema::new("Long", Kind::Long(i64::MIN, i64::MAX));
     pub static MaxGapInMilliseconds: Schema = Schema::new("MaxGapInMilliseconds", Kind::Long(0, 86400000));
     pub static NextToken: Schema = Schema::pattern("NextToken", length(1, 4096), &PATTERN_3);
+    pub static PlayerHeader: Schema = Schema::text("PlayerHeader", ANY);
+    pub static PlayerOrdinal: Schema = Schema::new("PlayerOrdinal", Kind::Long(0, i64::MAX));
+    pub static PlayerOutput: Schema = Schema::structure(
+        "PlayerOutput",
+        &[
+            optional("CacheControl", &PlayerHeader).in_header("cache-control"),
+            optional("ContentType", &PlayerHeader).in_header("content-type"),
+        ],
+    );
+    pub static PlayerSessionToken: Schema = Schema::text("PlayerSessionToken", length(1, 1024));
+    pub static PlayerTrackNumber: Schema = Schema::new("PlayerTrackNumber", Kind::Integer(1, 2));
     pub static ResourceARN: Schema = Schema::pattern("ResourceARN", length(1, 1024), &PATTERN_4);
     pub static SamplingInterval: Schema = Schema::new("SamplingInterval", Kind::Integer(-2147483648, 2147483647));
     pub static StoredMediaGap: Schema = Schema::structure(
