@@ -150,15 +150,15 @@ impl IndexDb {
         let (column, index) = (column(axis), index_of(axis));
         let pieces = format!(
             "SELECT {column}, sequence, length_ms, size, position FROM fragment INDEXED BY {index}
-             WHERE stream = ?1 AND {column} <= ?2 AND ({column}, sequence) >= (?3, ?4) ORDER BY {column}, sequence"
+             WHERE stream = ?1 AND {column} >= ?2 AND {column} <= ?3 ORDER BY {column}, sequence"
         );
         let start = after.max((range.0, 0));
         self.read(|c| {
             let mut statement = c.prepare_cached(&pieces)?;
-            let to = range.1.millis();
-            let mut rows = statement.query(params![signed(stream.0), to, start.0.millis(), signed(start.1)])?;
+            let mut rows = statement.query(params![signed(stream.0), start.0.millis(), range.1.millis()])?;
             while let Some(row) = rows.next()? {
-                if !see(piece(row)?) {
+                let piece = piece(row)?;
+                if piece.place() >= start && !see(piece) {
                     break;
                 }
             }
@@ -221,42 +221,40 @@ fn get(c: &Connection, stream: StreamId, sequence: u64) -> rusqlite::Result<Opti
     found.optional()
 }
 
-/// Bounds are inclusive in the statements, and the exact place is compared here: a place may name a fragment that never
-/// was.
+/// Each statement has one lower and one upper bound, so that the walk begins where the page before ended; they are
+/// inclusive, and the exact place is compared here.
 fn list(
     c: &Connection,
     stream: StreamId,
     query: &FragmentQuery,
     gone: &RangeSet,
 ) -> rusqlite::Result<Vec<FragmentInfo>> {
-    let range = query.range;
-    let (compare, order) = if query.newest_first {
-        ("<=", "DESC")
-    } else {
-        (">=", "ASC")
-    };
-    let after = query
-        .after
-        .map(|place| (place.time.millis(), signed(place.number.sequence())));
-    let (low, high) = match range {
+    let order = if query.newest_first { "DESC" } else { "ASC" };
+    let (mut low, mut high) = match query.range {
         FragmentRange::All => (0, i64::MAX),
         FragmentRange::Number(from, to) => (signed(from.sequence()), signed(to.sequence())),
         FragmentRange::Time(_, from, to) => (from.millis(), to.millis()),
     };
-    // Without a page before, the listing goes on from the end of the range.
-    let edge = if query.newest_first { i64::MAX } else { i64::MIN };
-    let (time, sequence) = after.unwrap_or((edge, edge));
-    let sql = match range {
+    if let Some(place) = query.after {
+        let bound = match query.range {
+            FragmentRange::All | FragmentRange::Number(..) => signed(place.number.sequence()),
+            FragmentRange::Time(..) => place.time.millis(),
+        };
+        match query.newest_first {
+            true => high = high.min(bound),
+            false => low = low.max(bound),
+        }
+    }
+    let sql = match query.range {
         FragmentRange::All | FragmentRange::Number(..) => format!(
-            "SELECT {COLUMNS} FROM fragment
-             WHERE stream = ?1 AND sequence >= ?2 AND sequence <= ?3 AND ?4 IS NOT NULL AND sequence {compare} ?5
+            "SELECT {COLUMNS} FROM fragment WHERE stream = ?1 AND sequence >= ?2 AND sequence <= ?3
              ORDER BY sequence {order}"
         ),
         FragmentRange::Time(axis, ..) => {
             let (column, index) = (column(axis), index_of(axis));
             format!(
                 "SELECT {COLUMNS} FROM fragment INDEXED BY {index}
-                 WHERE stream = ?1 AND {column} >= ?2 AND {column} <= ?3 AND ({column}, sequence) {compare} (?4, ?5)
+                 WHERE stream = ?1 AND {column} >= ?2 AND {column} <= ?3
                  ORDER BY {column} {order}, sequence {order}"
             )
         }
@@ -267,7 +265,7 @@ fn list(
         return Ok(found);
     }
     let mut statement = c.prepare_cached(&sql)?;
-    let mut rows = statement.query(params![signed(stream.0), low, high, time, sequence])?;
+    let mut rows = statement.query(params![signed(stream.0), low, high])?;
     while found.len() < limit
         && let Some(row) = rows.next()?
     {
