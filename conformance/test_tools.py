@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import subprocess
 
 import pytest
@@ -81,3 +82,18 @@ def test_errors_say_what_to_do(tool, name, tmp_path):
     assert b"make the stream first" in tool("clip", name, "--from", "-10m", "-o", tmp_path / "x.mp4", ok=False).stderr
     assert not (tmp_path / "x.mp4").exists()
     assert b"ffmpeg" in tool("put", name, "nosuch://camera", ok=False).stderr
+
+
+def test_the_client_crate_s_examples_run(server, name):
+    """Built by `cargo test`, beside the server."""
+    examples = pathlib.Path(binary()).parent / "examples"
+    if not (examples / "put_frames").exists():
+        pytest.skip("the examples are not built beside the server")
+    environment = {"PATH": os.environ["PATH"], "AWS_REGION": REGION, "AWS_ENDPOINT_URL": server.url, "AWS_ACCESS_KEY_ID": server.access_key,
+                   "AWS_SECRET_ACCESS_KEY": server.secret}
+    run = lambda *command: subprocess.run([str(examples / command[0]), *command[1:]], check=True, capture_output=True, text=True, env=environment,
+                                          timeout=60).stdout
+    server.client("kinesisvideo").create_stream(StreamName=name, DataRetentionInHours=1)
+    assert "4 fragments stored" in run("put_frames", name)
+    counted = run("count_frames", name, "2")
+    assert "4 fragments, frames by track: {1: 100}" in counted and counted.count("key frame of V_UNCOMPRESSED") == 4
