@@ -77,6 +77,14 @@ def test_a_clip_is_a_film_of_the_range(tool, name, film, tmp_path):
     assert probe(clip)[0] == 150
 
 
+def test_play_prints_the_url_of_a_session_that_ffmpeg_plays(tool, name, film):
+    tool("put", name, film, "--create", "1")
+    url = tool("play", name, "--from", "-10m", "--to", "now", "--url").stdout.decode().strip()
+    said = json.loads(tool("play", name, "--from", "-10m", "--to", "now", "--json").stdout)
+    assert url.startswith("http://") and said["url"].split("?")[0] == url.split("?")[0]
+    assert probe(url)[0] == 150
+
+
 def test_errors_say_what_to_do(tool, name, tmp_path):
     assert b"no time" in tool("get", name, "--from", "yesterday", "--raw", ok=False).stderr
     assert b"make the stream first" in tool("clip", name, "--from", "-10m", "-o", tmp_path / "x.mp4", ok=False).stderr
