@@ -3,13 +3,27 @@
 use std::ops::Range;
 
 use bytes::BytesMut;
-use matroska::codec::{AnnexB, put_length_prefixed};
+use matroska::codec::{AnnexB, LengthPrefixed, put_length_prefixed};
 
-/// Whether bytes begin with a start code. Behind a four-byte length this would be a unit of one byte (or 256 to 511
-/// bytes behind three), of which no frame's first unit consists.
+/// Whether bytes begin with a start code.
 #[must_use]
 pub fn is_annex_b(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0, 0, 0, 1]) || bytes.starts_with(&[0, 0, 1])
+}
+
+/// Whether a frame's units stand behind start codes. The length of a unit of 256 to 511 bytes begins like a start code
+/// (`00 00 01`), so that a frame which lengths divide without a rest is taken for one of lengths.
+#[must_use]
+pub fn is_annex_b_frame(frame: &[u8], length_size: usize) -> bool {
+    is_annex_b(frame) && !has_whole_units(frame, length_size)
+}
+
+/// Whether lengths of so many bytes divide a frame without a rest.
+#[must_use]
+pub fn has_whole_units(frame: &[u8], length_size: usize) -> bool {
+    let mut units = LengthPrefixed::new(frame, length_size);
+    units.by_ref().for_each(drop);
+    !units.is_broken()
 }
 
 /// Appends an Annex B frame with its units behind four-byte lengths; returns where it lies in `out`. `None`, with nothing
@@ -73,6 +87,17 @@ impl AdtsHead {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_length_that_looks_like_a_start_code_is_a_length() {
+        for unit in [255_usize, 256, 300, 511, 512] {
+            let mut frame = BytesMut::new();
+            put_length_prefixed(&mut frame, &vec![0x41; unit]);
+            assert!(!is_annex_b_frame(&frame, 4), "a unit of {unit} bytes");
+        }
+        assert!(is_annex_b_frame(&[0, 0, 1, 0x65, 7, 7, 0, 0, 1, 0x41, 9], 4));
+        assert!(is_annex_b_frame(&[0, 0, 0, 1, 0x65, 7, 7], 4));
+    }
 
     #[test]
     fn start_codes_become_lengths() {

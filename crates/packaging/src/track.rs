@@ -8,7 +8,7 @@ use matroska::codec::{
 };
 
 use crate::PackagingError;
-use crate::frame::{AdtsHead, is_annex_b};
+use crate::frame::{AdtsHead, is_annex_b, is_annex_b_frame};
 use crate::limits::{CHANNELS_MAX, PARAMETER_SET_BYTES_MAX, PARAMETER_SETS_MAX, SAMPLING_HZ_MAX, VIDEO_TIMESCALE};
 
 /// CodecID of everything that Windows names by a number, G.711 among it.
@@ -398,9 +398,16 @@ fn acm_config(track: &Track) -> Result<TrackConfig, PackagingError> {
     })
 }
 
+/// Bytes of the length before each unit where no private data says it.
+const DERIVED_LENGTH_SIZE: usize = 4;
+
 fn framing_of(track: &Track, frame: &[u8]) -> Framing {
-    if NalCodec::of_codec_id(&track.codec_id).is_some() {
-        return if is_annex_b(frame) {
+    if let Some(codec) = NalCodec::of_codec_id(&track.codec_id) {
+        let declared = match codec {
+            NalCodec::H264 => AvcConfig::parse(&track.codec_private).map(|config| config.nal_length_size),
+            NalCodec::H265 => HevcConfig::parse(&track.codec_private).map(|config| config.nal_length_size),
+        };
+        return if is_annex_b_frame(frame, declared.unwrap_or(DERIVED_LENGTH_SIZE)) {
             Framing::AnnexB
         } else {
             Framing::Plain
@@ -416,9 +423,9 @@ fn framing_of(track: &Track, frame: &[u8]) -> Framing {
 /// A configuration out of what a frame carries.
 fn derive(track: &Track, frame: &[u8]) -> Option<TrackConfig> {
     if let Some(codec) = NalCodec::of_codec_id(&track.codec_id) {
-        let units = match is_annex_b(frame) {
+        let units = match is_annex_b_frame(frame, DERIVED_LENGTH_SIZE) {
             true => units(AnnexB::new(frame)),
-            false => units(LengthPrefixed::new(frame, 4)),
+            false => units(LengthPrefixed::new(frame, DERIVED_LENGTH_SIZE)),
         };
         return from_sets(track, codec, &ParameterSets::of_units(codec, units));
     }

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use matroska::codec::LengthPrefixed;
 use matroska::{Event, Lacing, Limits, Reader, Track, TrackKind, Tracks, lacing};
-use packaging::frame::{AdtsHead, put_annex_b_as_lengths};
+use packaging::frame::{AdtsHead, has_whole_units, put_annex_b_as_lengths};
 use packaging::{Frame, Framing, MediaKind, PackagingError, Sample, TrackConfig, timeline};
 use storage::{FragmentInfo, FrameEntry, MediaStore, StreamId};
 
@@ -218,12 +217,6 @@ fn invalid(config: &TrackConfig, time_ms: i64, why: &'static str) -> PackagingEr
         time_ms,
         why,
     }
-}
-
-fn has_whole_units(frame: &[u8], length_size: usize) -> bool {
-    let mut units = LengthPrefixed::new(frame, length_size);
-    units.by_ref().for_each(drop);
-    !units.is_broken()
 }
 
 /// A payload of frames alone, in the order of the old one, those of Annex B behind lengths; the ranges become its.
