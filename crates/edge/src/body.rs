@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::aside::Aside;
 use crate::exchange::Exchange;
 use crate::limits::{DISCARD_BYTES_MAX, DISCARD_TIMEOUT, Limits};
 
@@ -253,7 +254,7 @@ impl Stream for Upload {
 
 /// Completes when a streaming answer has nobody left to read it, or must end. The answer is broken off then, so that its
 /// reader cannot take it for whole.
-pub(crate) type StopSignal = Pin<Box<dyn Future<Output = StreamError> + Send>>;
+pub(crate) type StopSignal = Aside<StreamError>;
 
 enum Kind {
     Bytes(Option<Bytes>),
@@ -345,7 +346,7 @@ impl Outflow {
                     self.stream = None;
                     return Poll::Ready(None);
                 }
-                Ok(Poll::Pending) => match self.stop.as_mut().map(|stop| stop.as_mut().poll(cx)) {
+                Ok(Poll::Pending) => match self.stop.as_mut().map(|stop| Pin::new(stop).poll(cx)) {
                     Some(Poll::Ready(reason)) => break reason,
                     Some(Poll::Pending) | None => return Poll::Pending,
                 },
@@ -371,7 +372,7 @@ pub(crate) fn stop_signal(
     grace: Duration,
     gone: Option<impl Future<Output = ()> + Send + 'static>,
 ) -> StopSignal {
-    Box::pin(async move {
+    Aside::new(async move {
         let drained = async {
             draining.cancelled().await;
             tokio::time::sleep(grace).await;

@@ -7,6 +7,7 @@
 
 pub mod limits;
 
+mod aside;
 mod base_url;
 mod body;
 mod dispatch;

@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::aside::Aside;
 use crate::base_url::{Arrival, TrustedProxy};
 use crate::dispatch::{Connection, Dispatch};
 use crate::exchange::EdgeMetrics;
@@ -265,9 +266,11 @@ impl Shared {
             let shared = Arc::clone(&self);
             self.connections.spawn(async move {
                 let _counted = counted;
+                let abort = Aside::new(shared.abort.clone().cancelled_owned());
                 tokio::select! {
+                    biased;
                     () = shared.serve(socket, peer, local_port) => {}
-                    () = shared.abort.cancelled() => {}
+                    () = abort => {}
                 }
             });
         }
@@ -325,17 +328,14 @@ impl Shared {
         });
         let mut conversation = std::pin::pin!(self.protocols.serve_connection(TokioIo::new(io), service));
         // The engine's own timer starts only once it knows the protocol, so the time to the first request is ours.
-        let mut first_request = std::pin::pin!(tokio::time::sleep(self.limits.head_timeout));
-        let (mut waiting, mut drained) = (true, false);
+        let mut first_request = Aside::new(tokio::time::sleep(self.limits.head_timeout));
+        let mut draining = Aside::new(self.draining.clone().cancelled_owned());
         let outcome = loop {
             tokio::select! {
+                biased;
                 outcome = conversation.as_mut() => break outcome,
-                () = self.draining.cancelled(), if !drained => {
-                    drained = true;
-                    conversation.as_mut().graceful_shutdown();
-                }
-                () = first_request.as_mut(), if waiting => {
-                    waiting = false;
+                () = &mut draining => conversation.as_mut().graceful_shutdown(),
+                () = &mut first_request => {
                     if !begun.load(Ordering::Relaxed) {
                         tracing::debug!(peer = %connection.arrival.peer, "no request came in time");
                         return;

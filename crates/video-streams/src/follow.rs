@@ -6,7 +6,9 @@
 //! behind in the middle of a fragment reads the rest of it from storage. Knows nothing of Matroska.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use base::{Clock, Timestamp};
@@ -113,6 +115,8 @@ pub struct Follower {
     /// later that it is stored.
     passed: VecDeque<FragmentNumber>,
     place: Place,
+    /// What [`Follower::poll_media`] came to that was no media.
+    pulled: Option<Next>,
 }
 
 /// How many of those are remembered: more than can be in that moment, which are the commits under way of every connection.
@@ -166,6 +170,7 @@ impl Follower {
             ahead: Vec::new(),
             passed: VecDeque::new(),
             place: Place::Between,
+            pulled: None,
         })
     }
 
@@ -188,17 +193,10 @@ impl Follower {
     /// The next thing on the way; waits for it. Cancel-safe.
     pub async fn next(&mut self) -> Result<Followed, FollowError> {
         loop {
-            if let Place::Live { fragment, seen } = &mut self.place {
-                // The way of every frame to every reader: nothing here is shared with the other readers.
-                let next = self.live.next().await;
-                if let Next::Message(Message::Media { number, bytes, arrived }) = next {
-                    if number == fragment.number {
-                        *seen = seen.saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
-                        return Ok(Followed::Media { bytes, arrived });
-                    }
-                    // Fragments of other connections come from storage when they are whole.
-                    continue;
-                }
+            if let Some((bytes, arrived)) = poll_fn(|cx| self.poll_media(cx)).await {
+                return Ok(Followed::Media { bytes, arrived });
+            }
+            if let (Some(next), Place::Live { fragment, seen }) = (self.pulled.take(), &self.place) {
                 let (fragment, seen) = (fragment.clone(), *seen);
                 match self.live(&next, fragment, seen) {
                     Some(step) => return Ok(step),
@@ -223,6 +221,27 @@ impl Follower {
                 return Ok(step);
             }
         }
+    }
+
+    /// In a live fragment: its next bytes and when they arrived. Ready with nothing elsewhere, or when something else than
+    /// bytes comes: [`Follower::next`] tells what. This is the way of every frame to every reader: it takes what the
+    /// reader alone has, and no future is made for it.
+    pub fn poll_media(&mut self, cx: &mut Context<'_>) -> Poll<Option<(Bytes, Duration)>> {
+        let Place::Live { fragment, seen } = &mut self.place else {
+            return Poll::Ready(None);
+        };
+        while self.pulled.is_none() {
+            match ready!(self.live.poll_next(cx)) {
+                Next::Message(Message::Media { number, bytes, arrived }) if number == fragment.number => {
+                    *seen = seen.saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+                    return Poll::Ready(Some((bytes, arrived)));
+                }
+                // Fragments of other connections come from storage when they are whole.
+                Next::Message(Message::Media { .. }) => {}
+                other => self.pulled = Some(other),
+            }
+        }
+        Poll::Ready(None)
     }
 
     /// Looks for the next fragment: first in storage, then in the live tail.

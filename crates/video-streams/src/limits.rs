@@ -88,6 +88,13 @@ pub const LIVE_QUEUE_BYTES: usize = 1024 * 1024;
 /// Messages that wait for one live reader, whatever their size. Ours.
 pub const LIVE_QUEUE_MESSAGES: usize = 4096;
 
+/// Live readers of one stream beyond which frames go out in pairs: one write for two frames. Ours: few readers cost little.
+pub const CROWD_READERS: usize = 32;
+
+/// Frames that come further apart are not paired, and no frame waits longer for the next. Ours: frames of 25 a second and
+/// more are paired, and the promised delay of a frame is 40 ms at the median.
+pub const CROWD_WAIT: Duration = Duration::from_millis(45);
+
 /// Bytes read from storage at a time for one reader. Ours; GetMedia clients want few, large writes.
 pub const READ_CHUNK_BYTES: u32 = 256 * 1024;
 

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use storage::FragmentNumber;
 use tokio::sync::watch;
 
-use crate::limits::{LIVE_QUEUE_BYTES, LIVE_QUEUE_MESSAGES};
+use crate::limits::{CROWD_READERS, LIVE_QUEUE_BYTES, LIVE_QUEUE_MESSAGES};
 
 /// What became of a fragment that readers followed live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,6 +198,11 @@ impl Hub {
         self.count.load(Ordering::Acquire) > 0
     }
 
+    /// True when so many follow that frames are handed on in pairs.
+    pub fn is_crowded(&self) -> bool {
+        self.count.load(Ordering::Acquire) > CROWD_READERS
+    }
+
     /// Starts to follow; everything published after this call is seen.
     pub fn subscribe(self: &Arc<Self>) -> Subscription {
         let queue = Arc::new(Queue::default());
@@ -356,7 +361,12 @@ pub struct Subscription {
 impl Subscription {
     /// The next message. Cancel-safe.
     pub async fn next(&mut self) -> Next {
-        poll_fn(|cx| self.queue.0.lock().poll(cx)).await
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// The same as a poll.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        self.queue.0.lock().poll(cx)
     }
 
     /// The next message if one waits.

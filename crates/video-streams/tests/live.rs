@@ -103,6 +103,29 @@ async fn a_viewer_sees_a_frame_before_its_fragment_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_of_viewers_sees_every_frame_before_the_fragment_ends_though_frames_go_out_in_pairs() {
+    let service = Service::start().await;
+    service.create("cam", 1).await;
+    let mut viewers = Vec::new();
+    for _ in 0..=video_streams::limits::CROWD_READERS {
+        viewers.push(service.view("cam", now()).await);
+    }
+    let put = service.open_put(absolute("cam")).await.unwrap();
+    put.send(&Body::new(&[1]).cluster(1000).frame(1, 0).bytes()).await;
+    // The pace of a camera, so that frames are paired, and long enough that one waits when the camera falls silent.
+    for time in 1..=12 {
+        tokio::time::sleep(Duration::from_millis(12)).await;
+        put.send(&nothing().frame(1, time).bytes()).await;
+    }
+    let frames: Vec<String> = (0..=12).map(|time| format!("frame 1 {time}")).collect();
+    for viewer in &mut viewers {
+        viewer
+            .until(|seen| seen.iter().any(|fragment| fragment.frames == frames))
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_document_of_a_refused_fragment_has_no_token_and_the_next_one_follows() {
     let service = Service::start().await;
     service.create("cam", 1).await;

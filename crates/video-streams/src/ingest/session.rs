@@ -8,6 +8,7 @@
 //! fragments that were whole are committed all the same.
 
 use std::collections::BTreeSet;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use matroska::{Limits, Reader};
 use storage::{FragmentSink, FragmentSummary, FrameEntry};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Sleep;
 
 use crate::deliver::Triggers;
 use crate::ingest::acks::{Ack, AckError, AckedFragment};
@@ -107,6 +109,8 @@ struct Open {
     server_timestamp: Timestamp,
     producer_timestamp: Timestamp,
     header_len: u32,
+    /// When its first bytes arrived, and its last so far.
+    began: Duration,
     last_byte: Duration,
     durable: bool,
 }
@@ -129,9 +133,13 @@ struct Session {
     chunk: Bytes,
     /// Media of it that is not handed on yet: the reader cuts at each element, which nobody after it needs.
     gathered: Bytes,
+    /// Runs while something waits to be shown to live readers.
+    held: Option<Pin<Box<Sleep>>>,
     /// When the chunk arrived that is being worked on.
     arrived: Duration,
     arrived_at: Timestamp,
+    /// When the chunk before it arrived.
+    arrived_before: Duration,
     last: Option<AckedFragment>,
     /// Changes when a newer connection takes this one's place.
     newest: watch::Receiver<u64>,
@@ -164,9 +172,11 @@ impl Session {
             rules: Rules::new(context.timecodes, context.settings.rules),
             started: now,
             arrived: now,
+            arrived_before: now,
             arrived_at: context.clock.now(),
             chunk: Bytes::new(),
             gathered: Bytes::new(),
+            held: None,
             open: None,
             last: None,
             newest: context.connection.stream().watch_newest(),
@@ -228,6 +238,10 @@ impl Session {
                 () = self.acker.lines.closed() => return Err(End::Silent("the client is gone")),
                 () = self.commits.closed() => return Err(End::CommitFailed),
                 Ok(()) = newest.changed() => return Err(End::Silent("a newer connection took its place")),
+                () = waited(&mut self.held) => {
+                    self.show_now();
+                    continue;
+                }
                 chunk = tokio::time::timeout(limits::IDLE_ACK_EVERY, body.next()) => chunk,
             };
             let Ok(chunk) = chunk else {
@@ -239,7 +253,7 @@ impl Session {
                 continue;
             };
             silence = Duration::ZERO;
-            self.arrived = self.context.clock.monotonic();
+            self.arrived_before = std::mem::replace(&mut self.arrived, self.context.clock.monotonic());
             self.arrived_at = self.context.clock.now();
             match chunk {
                 Some(Ok(chunk)) => {
@@ -272,10 +286,31 @@ impl Session {
         let worked = self.work().await;
         self.chunk = Bytes::new();
         let handed_on = self.hand_on().await;
+        self.show();
+        worked.and(handed_on)
+    }
+
+    /// Lets live readers see what arrived: at once when they are few. For a crowd every second frame waits for the next one,
+    /// since most of its cost is one write for each reader, whatever that holds. A fragment's first frames do not wait.
+    fn show(&mut self) {
+        let Some(open) = &self.open else { return };
+        let wait = limits::CROWD_WAIT;
+        let hold = self.held.is_none()
+            && self.context.connection.stream().hub.is_crowded()
+            && self.arrived.saturating_sub(self.arrived_before) <= wait
+            && self.arrived.saturating_sub(open.began) > wait;
+        if hold {
+            self.held = Some(Box::pin(tokio::time::sleep(wait)));
+        } else {
+            self.show_now();
+        }
+    }
+
+    fn show_now(&mut self) {
+        self.held = None;
         if let Some(open) = &mut self.open {
             open.publisher.flush();
         }
-        worked.and(handed_on)
     }
 
     async fn work(&mut self) -> Result<(), End> {
@@ -386,6 +421,7 @@ impl Session {
             server_timestamp,
             producer_timestamp: begin.producer_timestamp,
             header_len: narrow(begin.header.len()),
+            began: self.arrived,
             last_byte: self.arrived,
             durable,
         };
@@ -476,6 +512,14 @@ fn say_refused(context: &SessionContext, error: AckError, report: &Report) {
         "PutMedia is refused{}",
         advice(error, report).map(|advice| format!(": {advice}")).unwrap_or_default(),
     );
+}
+
+/// Waits until what is held must be shown; for ever while nothing is.
+async fn waited(held: &mut Option<Pin<Box<Sleep>>>) {
+    match held {
+        Some(held) => held.as_mut().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Two slices of a chunk as one, where the second follows the first in it.

@@ -2,12 +2,15 @@
 //! client leaves or the stream is deleted.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use base::{ApiError, ByteStream, Clock, Handle, Reply, Request, StreamError};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::Stream;
+use futures_util::future::BoxFuture;
 use wire::kinesisvideo_media::{GetMediaInput, GetMediaOutput, op};
 
 use super::{document, resolve, selector};
@@ -47,6 +50,43 @@ impl Handle<op::GetMedia> for VideoStreams {
     }
 }
 
+/// What [`Answer::next`] gave, with the answer back.
+type Step = (Box<Answer>, Option<Result<Bytes, StreamError>>);
+
+/// An answer as a stream. Live media, which is nearly all of it, is passed on by a plain poll; all else by a future.
+enum Pieces {
+    At(Box<Answer>),
+    Waiting(BoxFuture<'static, Step>),
+    Ended,
+}
+
+impl Stream for Pieces {
+    type Item = Result<Bytes, StreamError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Pieces::At(answer) = &mut *self {
+            if let Some(bytes) = ready!(answer.poll_media(cx)) {
+                return Poll::Ready(Some(Ok(bytes)));
+            }
+            if let Pieces::At(mut answer) = std::mem::replace(&mut *self, Pieces::Ended) {
+                *self = Pieces::Waiting(Box::pin(async move {
+                    let item = answer.next().await;
+                    (answer, item)
+                }));
+            }
+        }
+        let Pieces::Waiting(step) = &mut *self else {
+            return Poll::Ready(None);
+        };
+        let (answer, item) = ready!(step.as_mut().poll(cx));
+        *self = match item {
+            Some(_) => Pieces::At(answer),
+            None => Pieces::Ended,
+        };
+        Poll::Ready(item)
+    }
+}
+
 struct Answer {
     follower: Follower,
     clock: Arc<dyn Clock>,
@@ -59,10 +99,19 @@ struct Answer {
 
 impl Answer {
     fn into_stream(self) -> ByteStream {
-        // In a box, so that each piece moves a pointer and not the answer.
-        Box::pin(stream::unfold(Box::new(self), |mut answer| async move {
-            let next = answer.next().await?;
-            Some((next, answer))
+        Box::pin(Pieces::At(Box::new(self)))
+    }
+
+    /// The next bytes of a live fragment; ready with nothing where [`Answer::next`] is to be asked.
+    fn poll_media(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.ended || !self.ready.is_empty() {
+            return Poll::Ready(None);
+        }
+        let media = ready!(self.follower.poll_media(cx));
+        Poll::Ready(media.map(|(bytes, arrived)| {
+            self.last_arrived = arrived;
+            self.metrics.sent(bytes.len());
+            bytes
         }))
     }
 
