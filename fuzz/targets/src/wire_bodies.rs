@@ -66,7 +66,7 @@ operations! {
         CreateSignalingChannel, CreateStream, DeleteEdgeConfiguration, DeleteSignalingChannel, DeleteStream, DescribeEdgeConfiguration, DescribeImageGenerationConfiguration, DescribeMappedResourceConfiguration, DescribeMediaStorageConfiguration, DescribeNotificationConfiguration, DescribeSignalingChannel, DescribeStream, DescribeStreamStorageConfiguration, GetDataEndpoint, GetSignalingChannelEndpoint, ListEdgeAgentConfigurations, ListSignalingChannels, ListStreams, ListTagsForResource, ListTagsForStream, StartEdgeConfigurationUpdate, TagResource, TagStream, UntagResource, UntagStream, UpdateDataRetention, UpdateImageGenerationConfiguration, UpdateMediaStorageConfiguration, UpdateNotificationConfiguration, UpdateSignalingChannel, UpdateStream, UpdateStreamStorageConfiguration,
     }
     kinesisvideo_archived_media {
-        GetClip, GetDASHStreamingSessionURL, GetHLSStreamingSessionURL, GetImages, GetMediaForFragmentList, ListFragments,
+        GetClip, GetDASHStreamingSessionURL, GetHLSStreamingSessionURL, GetImages, GetMediaForFragmentList, GetStoredMediaMap, ListFragments,
     }
     kinesisvideo_media {
         GetMedia, PutMedia,
