@@ -119,8 +119,9 @@ def test_regions_do_not_share_streams(server, kvs, name):
     assert ":eu-central-1:" in elsewhere.create_stream(StreamName=name)["StreamARN"]
 
 
-def test_an_operation_that_is_not_there_yet_says_so(server, name):
-    make_stream(server, name)
-    archived = server.client("kinesis-video-archived-media")
-    code, status = failure(lambda: archived.get_hls_streaming_session_url(StreamName=name))
-    assert status in (400, 501) and code
+def test_an_operation_that_is_not_there_yet_says_so(server):
+    signaling = server.client("kinesis-video-signaling")
+    with pytest.raises(ClientError) as refused:
+        signaling.get_ice_server_config(ChannelARN="arn:aws:kinesisvideo:us-west-2:000000000000:channel/door/1795347223436")
+    error = refused.value.response["Error"]
+    assert error["Code"] == "InvalidArgumentException" and "GetIceServerConfig" in error["Message"], error
