@@ -80,7 +80,6 @@ impl<T> Future for Aside<T> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicUsize;
-    use std::time::Duration;
 
     use tokio::sync::Notify;
 
@@ -131,7 +130,7 @@ mod tests {
         for count in 1..=3 {
             events.notify_one();
             while seen.load(Ordering::Relaxed) < count {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::task::yield_now().await;
             }
         }
         task.await.unwrap();
