@@ -257,7 +257,10 @@ def test_a_stream_without_codec_private_data_is_described_by_its_own_frames(serv
     assert "the track declares no codec private data: players are given what the SPS and PPS in its first frame say" in server.log()
     server.client("kinesisvideo").tag_stream(StreamName=name, Tags={"sightglass:derive_codec_private": "false"})
     assert code_of(lambda: get_clip(server, name, START_MS, START_MS + 20_000)) == ("MissingCodecPrivateDataException", 400)
+    live = lambda: server.client("kinesis-video-archived-media").get_hls_streaming_session_url(StreamName=name)
+    assert code_of(live) == ("MissingCodecPrivateDataException", 400)
     server.client("kinesisvideo").untag_stream(StreamName=name, TagKeyList=["sightglass:derive_codec_private"])
+    assert live()["HLSStreamingSessionURL"]
     assert frames(clip(server, name, path, START_MS, START_MS + 20_000)) == [("h264", 50)]
 
 

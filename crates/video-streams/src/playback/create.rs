@@ -171,6 +171,7 @@ impl VideoStreams {
             .stock(&state, &wanted, (start, end), usize::from(most), now)
             .await?;
         // What cannot be played is refused now and not when it is played.
+        archive::check_declared(&*state.stores().durable, &state, &stock.sample).await?;
         archive::load(&*state.stores().durable, state.id, &stock.sample).await?;
         let first = stock.listed.first().copied().unwrap_or(stock.sample);
         let longest_ms = stock.listed.iter().map(|info| info.length_ms).max().unwrap_or(0);
