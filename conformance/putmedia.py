@@ -62,6 +62,8 @@ class Put:
             self.socket = context.wrap_socket(self.socket)
         self.acks, self.ended, self.continued = queue.Queue(), threading.Event(), False
         self._buffer = b""
+        # The chunks of the answer as they came.
+        self.chunks = []
         lines = [f"POST {target} HTTP/1.1", *(f"{name}: {value}" for name, value in self.headers)]
         self.socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
         self.status, self.answer_headers = self._read_head()
@@ -136,6 +138,7 @@ class Put:
         text = b""
         try:
             for piece in self._pieces():
+                self.chunks.append(piece)
                 text += piece
                 *lines, text = text.split(b"\n")
                 for line in lines:

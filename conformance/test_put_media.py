@@ -39,6 +39,19 @@ def test_a_captured_upload_is_acknowledged_fragment_by_fragment(server, data, na
         assert abs((int(number) >> 28 & (1 << 64) - 1) / 1000 - time.time()) < 60
 
 
+def test_each_ack_is_a_chunk_of_its_own(server, name):
+    """libcurl hands the producer SDK a chunk at a time. Of several acks in one piece the SDK heeds the first alone, and a
+    piece of more than 1024 bytes it refuses whole: the PERSISTED for which it waits at the end would be lost."""
+    make_stream(server, name)
+    connection = Put(server, name)
+    media = mkv.header() + b"".join(mkv.cluster(1000 * at, mkv.block(b"frame"), mkv.tag(mkv.END_OF_FRAGMENT)) for at in range(1, 41))
+    connection.send(media, piece=len(media))
+    connection.finish()
+    assert len(connection.rest()) == 3 * 40
+    assert [chunk.count(b"\n") for chunk in connection.chunks] == [1] * 120
+    assert all(chunk.endswith(b"}\n") and len(chunk) <= 1024 for chunk in connection.chunks)
+
+
 @pytest.mark.parametrize("piece", [201, 1460, 65_524])
 def test_the_size_of_the_chunks_changes_nothing(server, data, name, piece):
     body = (data / "putmedia" / "kvssink-h264-noEOFRack.mkv").read_bytes()

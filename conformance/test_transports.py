@@ -17,14 +17,19 @@ CURL = shutil.which("curl")
 
 
 @pytest.fixture(scope="module")
-def tls_server(tmp_path_factory):
+def certificate(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tls")
     cert, key = folder / "cert.pem", folder / "key.pem"
     made = subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1",
                            "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)], capture_output=True)
     if made.returncode:
         pytest.skip("skipped: no openssl to make a certificate")
-    started = harness.Server(None, "--tls-cert", str(cert), "--tls-key", str(key))
+    return "--tls-cert", str(cert), "--tls-key", str(key)
+
+
+@pytest.fixture(scope="module")
+def tls_server(certificate):
+    started = harness.Server(None, *certificate)
     started.scheme, started.url = "https", f"https://{started.host}:{started.port}"
     yield started
     assert started.stop() == 0, started.log()
@@ -54,10 +59,24 @@ def test_plain_http_in_both_versions(server, name, option, version):
     assert (spoken, status) == (version, "200") and json.loads(text)
 
 
-@pytest.mark.parametrize("option, version", [("--http1.1", "1.1"), ("--http2", "2")])
-def test_tls_in_both_versions(tls_server, name, option, version):
+# curl's "--http2" offers both versions, which is what libcurl does for TLS unless it is told otherwise.
+@pytest.mark.parametrize("option, version", [("--http1.1", "1.1"), ("--http2", "1.1")])
+def test_a_tls_client_that_offers_both_versions_is_answered_in_http_1(tls_server, name, option, version):
     text, spoken, status = signed_curl(tls_server, "/createStream", {"StreamName": name}, option)
     assert (spoken, status) == (version, "200"), text
+
+
+def test_the_operator_can_prefer_http_2_over_tls(certificate, tmp_path, name):
+    config = tmp_path / "sightglass.toml"
+    config.write_text("[tls]\nprefer_http2 = true\n")
+    own = harness.Server(None, "--config", str(config), *certificate)
+    try:
+        own.url = f"https://{own.host}:{own.port}"
+        for option, version in [("--http1.1", "1.1"), ("--http2", "2")]:
+            text, spoken, status = signed_curl(own, "/createStream", {"StreamName": name + version}, option)
+            assert (spoken, status) == (version, "200"), text
+    finally:
+        own.stop()
 
 
 def test_media_goes_through_tls(tls_server, name):

@@ -21,4 +21,4 @@ pub use base_url::{InvalidNetwork, TrustedProxy};
 pub use limits::Limits;
 pub use pages::{HealthCheck, HealthSource};
 pub use server::{Drained, EdgeConfig, EdgeParts, Running, Server, StartError};
-pub use tls::{TlsError, TlsPem};
+pub use tls::{HttpVersion, TlsError, TlsPem};

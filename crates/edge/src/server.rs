@@ -33,7 +33,7 @@ use crate::limits::{
 };
 use crate::pages::HealthSource;
 use crate::socket::{CloseWatch, Socket};
-use crate::tls::{TlsError, TlsPem, acceptor};
+use crate::tls::{HttpVersion, TlsError, TlsPem, acceptor};
 
 /// First byte of a TLS record that carries a ClientHello.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -51,6 +51,8 @@ pub struct EdgeConfig {
     pub listen: SocketAddr,
     /// With it the port speaks TLS too; plain requests are still answered.
     pub tls: Option<TlsPem>,
+    /// What a TLS client that speaks both versions is answered in.
+    pub preferred_version: HttpVersion,
     /// What GetDataEndpoint and session URLs return, without a trailing slash; otherwise each request's own host.
     pub public_url: Option<String>,
     /// Whose `X-Forwarded-*` headers count.
@@ -65,6 +67,7 @@ impl EdgeConfig {
         EdgeConfig {
             listen,
             tls: None,
+            preferred_version: HttpVersion::default(),
             public_url: None,
             trusted_proxies: Vec::new(),
             limits: Limits::default(),
@@ -128,7 +131,8 @@ impl Server {
             address: config.listen,
             source,
         };
-        let tls = config.tls.as_ref().map(acceptor).transpose()?;
+        let tls = config.tls.as_ref();
+        let tls = tls.map(|pem| acceptor(pem, config.preferred_version)).transpose()?;
         let metrics = Arc::new(EdgeMetrics::new(&parts.metrics)?);
         let listener = TcpListener::bind(config.listen).await.map_err(listen_error)?;
         let local_addr = listener.local_addr().map_err(listen_error)?;

@@ -24,6 +24,29 @@ impl fmt::Debug for TlsPem {
     }
 }
 
+/// What a TLS client that offers both HTTP/2 and HTTP/1.1 is given. One that offers a single version gets that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.1. The producer SDK's libcurl offers both, and is not made for HTTP/2: libcurl then hands it the acks of
+    /// several frames in one piece, of which the SDK heeds the first alone, or none where they exceed 1024 bytes. With
+    /// HTTP/1.1 each ack is a chunk, and libcurl hands over chunk by chunk. AWS's endpoints speak HTTP/1.1 too.
+    #[default]
+    Http1,
+    /// HTTP/2, for browsers that have many players open and for players that insist on it.
+    Http2,
+}
+
+impl HttpVersion {
+    /// The protocols, the preferred first.
+    fn alpn(self) -> Vec<Vec<u8>> {
+        let (http1, http2) = (b"http/1.1".to_vec(), b"h2".to_vec());
+        match self {
+            HttpVersion::Http1 => vec![http1, http2],
+            HttpVersion::Http2 => vec![http2, http1],
+        }
+    }
+}
+
 /// The certificate or key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -42,8 +65,8 @@ fn because(error: &Option<rustls::pki_types::pem::Error>) -> String {
     error.as_ref().map(|error| format!(": {error}")).unwrap_or_default()
 }
 
-/// An acceptor that offers HTTP/2 and HTTP/1.1.
-pub(crate) fn acceptor(pem: &TlsPem) -> Result<TlsAcceptor, TlsError> {
+/// An acceptor that takes HTTP/1.1 and HTTP/2, and chooses `preferred` where a client leaves the choice.
+pub(crate) fn acceptor(pem: &TlsPem, preferred: HttpVersion) -> Result<TlsAcceptor, TlsError> {
     let chain = CertificateDer::pem_slice_iter(&pem.certificates)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| TlsError::Certificate(Some(error)))?;
@@ -57,6 +80,6 @@ pub(crate) fn acceptor(pem: &TlsPem) -> Result<TlsAcceptor, TlsError> {
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .map_err(TlsError::Pair)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = preferred.alpn();
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use common::*;
-use edge::{EdgeConfig, TlsError, TlsPem};
+use edge::{EdgeConfig, HttpVersion, TlsError, TlsPem};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -112,7 +112,7 @@ async fn plain_http1_h2c_tls_http1_and_tls_h2_share_the_port() {
     );
     assert!(text(response).await.contains(&format!("http://127.0.0.1:{port}")));
 
-    let stream = tls(&server, &[b"h2", b"http/1.1"]).await;
+    let stream = tls(&server, &[b"h2"]).await;
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     let mut h2_tls = h2(stream).await;
     let response = soon(h2_tls.send_request(request(&draft, "https", whole(&draft))))
@@ -120,6 +120,21 @@ async fn plain_http1_h2c_tls_http1_and_tls_h2_share_the_port() {
         .unwrap();
     assert_eq!(response.status().as_u16(), 200);
     assert!(text(response).await.contains(&format!("https://127.0.0.1:{port}")));
+}
+
+/// libcurl offers both in this order; the producer SDK, which is built on it, loses acks over HTTP/2.
+#[tokio::test]
+async fn a_client_that_offers_both_versions_is_answered_in_the_preferred_one() {
+    for (preferred_version, alpn) in [(HttpVersion::Http1, &b"http/1.1"[..]), (HttpVersion::Http2, b"h2")] {
+        let server = serve(EdgeConfig {
+            preferred_version,
+            ..with_tls()
+        })
+        .await;
+        let stream = tls(&server, &[b"h2", b"http/1.1"]).await;
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(alpn));
+    }
+    assert_eq!(with_tls().preferred_version, HttpVersion::Http1);
 }
 
 #[tokio::test]

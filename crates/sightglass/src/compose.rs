@@ -212,6 +212,7 @@ async fn listen(
         .iter()
         .map(|proxy| proxy.to_string().parse())
         .collect::<Result<Vec<TrustedProxy>, _>>()?;
+    edge.preferred_version = config.preferred_version;
     edge.tls = match &config.tls {
         Some((cert, key)) => Some(TlsPem {
             certificates: read(cert)?,

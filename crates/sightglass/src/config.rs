@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use base::AccountId;
+use edge::HttpVersion;
 use serde::Deserialize;
 use video_streams::archive::ClipLimits;
 use video_streams::playback::PlaybackSettings;
@@ -38,6 +39,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpAddr>,
     /// Certificate chain and key, both PEM files.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// What a TLS client that speaks both versions of HTTP is answered in.
+    pub preferred_version: HttpVersion,
     /// Text or JSON on stderr.
     pub log_format: LogFormat,
     /// The account of the root key.
@@ -99,7 +102,7 @@ struct File {
     listen: Option<SocketAddr>,
     public_url: Option<String>,
     trusted_proxies: Vec<IpAddr>,
-    tls: Option<TlsTable>,
+    tls: TlsTable,
     log_format: Option<String>,
     account: Option<String>,
     clock_skew_seconds: Option<u64>,
@@ -119,11 +122,32 @@ struct HlsTable {
     strict: bool,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct TlsTable {
-    cert: PathBuf,
-    key: PathBuf,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    prefer_http2: bool,
+}
+
+impl TlsTable {
+    fn preferred_version(&self) -> HttpVersion {
+        match self.prefer_http2 {
+            true => HttpVersion::Http2,
+            false => HttpVersion::Http1,
+        }
+    }
+
+    fn pair(self) -> Result<Option<(PathBuf, PathBuf)>, ConfigError> {
+        match (self.cert, self.key) {
+            (Some(cert), Some(key)) => Ok(Some((cert, key))),
+            (None, None) => Ok(None),
+            _ => Err(ConfigError::Value {
+                key: "tls",
+                why: "cert and key go together".to_owned(),
+            }),
+        }
+    }
 }
 
 /// Why the configuration cannot be used.
@@ -174,10 +198,8 @@ impl Config {
             } else {
                 args.trusted_proxy
             },
-            tls: args
-                .tls_cert
-                .zip(args.tls_key)
-                .or(file.tls.map(|tls| (tls.cert, tls.key))),
+            preferred_version: file.tls.preferred_version(),
+            tls: args.tls_cert.zip(args.tls_key).or(file.tls.pair()?),
             log_format: match args.log_format {
                 Some(format) => format,
                 None => log_format(file.log_format.as_deref())?,
@@ -324,6 +346,7 @@ mod tests {
                 "localhost",
             ),
             ("get_media_connections = 0", "get_media_connections"),
+            ("[tls]\ncert = \"cert.pem\"", "tls"),
         ] {
             let message = load(text).unwrap_err().to_string();
             assert!(message.contains(word), "{message}");
