@@ -18,6 +18,9 @@ CASES = {
     "4002-longer-than-20-s": (GOOD + mkv.cluster(2000, FRAME, mkv.block(b"late", relative=20_100)), 4002, "MAX_FRAGMENT_DURATION_REACHED"),
     "4004-backwards": (GOOD + mkv.cluster(999, FRAME), 4004, "FRAGMENT_TIMECODE_LESSER_THAN_PREVIOUS"),
     "4004-equal": (GOOD + mkv.cluster(1000, FRAME), 4004, "FRAGMENT_TIMECODE_LESSER_THAN_PREVIOUS"),
+    # The producer SDK goes on like this after the server was away; 4006 would have it drop what it still holds.
+    "4000-resumed-at-a-block": (FRAME + mkv.cluster(2000, FRAME), 4000, "STREAM_READ_ERROR"),
+    "4000-resumed-at-a-cluster": (mkv.cluster(2000, FRAME), 4000, "STREAM_READ_ERROR"),
     "4006-noise": (GOOD + b"\0\0\0\0not matroska", 4006, "INVALID_MKV_DATA"),
     "4006-second-header": (GOOD + mkv.header() + mkv.cluster(2000, FRAME), 4006, "INVALID_MKV_DATA"),
     "4006-truncated": (GOOD + mkv.cluster(2000, FRAME)[:-2], 4006, "INVALID_MKV_DATA"),

@@ -21,6 +21,9 @@ pub enum ErrorKind {
     /// The stream does not begin with an EBML header.
     #[error("the stream does not begin with an EBML header")]
     NotEbml,
+    /// The stream begins with what stands in the middle of one: a cluster, a block or tags.
+    #[error("the stream begins in the middle of a segment, without its headers")]
+    Headless,
     /// No id can begin with this byte, or the id is reserved.
     #[error("{0:#04x} begins no element id of up to 4 bytes")]
     InvalidId(u8),

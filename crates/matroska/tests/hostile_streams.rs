@@ -222,6 +222,14 @@ fn contradictions_are_named() {
         error_of(&Bytes::from_static(&[0x1A, 0x45, 0xDF, 0xA4])),
         ErrorKind::NotEbml
     );
+    for resumed in [
+        &[0xA3, 0x81, 0][..],
+        &[0xA0, 0x81],
+        &[0x1F, 0x43, 0xB6, 0x75, 0xFF],
+        &[0x12, 0x54, 0xC3, 0x67],
+    ] {
+        assert_eq!(error_of(&Bytes::copy_from_slice(resumed)), ErrorKind::Headless);
+    }
     assert_eq!(error_of(&stream(&[&[0x00]])), ErrorKind::InvalidId(0));
     assert_eq!(error_of(&stream(&[&[0xEC, 0x00]])), ErrorKind::InvalidSize);
     assert_eq!(error_of(&stream(&[&[0xEC, 0xFF]])), ErrorKind::UnknownSize);

@@ -316,17 +316,16 @@ impl Reader {
         let bytes = bytes.get(..filled).unwrap_or_default();
         let offset = self.at();
         let fail = |element, kind| Err(Error { offset, element, kind });
-        if offset == 0
-            && !id::EBML
-                .0
-                .to_be_bytes()
-                .iter()
-                .zip(bytes)
-                .all(|(want, got)| want == got)
-        {
-            return fail(ElementId::NONE, ErrorKind::NotEbml);
+        let first = read_id(bytes);
+        match first {
+            VarInt::Read(id::CLUSTER | id::SIMPLE_BLOCK | id::BLOCK_GROUP | id::TAGS, _) if offset == 0 => {
+                return fail(ElementId::NONE, ErrorKind::Headless);
+            }
+            VarInt::Read(id, _) if offset == 0 && id != id::EBML => return fail(ElementId::NONE, ErrorKind::NotEbml),
+            VarInt::Invalid(_) if offset == 0 => return fail(ElementId::NONE, ErrorKind::NotEbml),
+            _ => {}
         }
-        let (id, id_len) = match read_id(bytes) {
+        let (id, id_len) = match first {
             VarInt::Read(id, len) => (id, len),
             VarInt::Need(_) => return Ok(None),
             VarInt::Invalid(byte) => return fail(ElementId::NONE, ErrorKind::InvalidId(byte)),

@@ -320,7 +320,7 @@ impl Session {
                 Ok(None) => return Ok(()),
                 Err(error) => {
                     tracing::info!(request = &*self.context.request_id, %error, "not Matroska");
-                    return Err(AckError::InvalidMkv.into());
+                    return Err(unreadable(&error).into());
                 }
             };
             match self.rules.on(event) {
@@ -564,6 +564,16 @@ fn narrow(number: impl TryInto<u32>) -> u32 {
 /// What a producer is told when storage fails.
 fn storage_failure(error: &storage::Error, fragment: Option<AckedFragment>) -> End {
     End::Refused(ack_error(error), fragment)
+}
+
+/// The ack for what the Matroska reader could not read. After a server was away, the producer SDK's first connection goes
+/// on where the last one broke off, without headers. Told INVALID_MKV_DATA, it throws away what it still holds of that time;
+/// told that reading failed, it connects again and sends it from a header on.
+fn unreadable(error: &matroska::Error) -> AckError {
+    match error.kind {
+        matroska::ErrorKind::Headless => AckError::StreamRead,
+        _ => AckError::InvalidMkv,
+    }
 }
 
 fn ack_error(error: &storage::Error) -> AckError {
