@@ -197,6 +197,25 @@ def test_a_clip_ends_at_the_limits_of_the_service_and_of_the_configuration(serve
         assert own.stop() == 0
 
 
+def test_one_clip_too_many_is_told_to_come_later(tmp_path, name):
+    settings = tmp_path / "settings.toml"
+    settings.write_text("[clip]\nat_once = 1\n")
+    own = harness.Server(None, "--config", str(settings))
+    try:
+        make_stream(own, name)
+        # More than the sockets between hold, so that the first clip stays under way while it is not read.
+        large = 4 << 20
+        numbered(own, name, 12, body=large.to_bytes(4, "big") + b"\x65" + bytes(large - 1))
+        wanted = START_MS, START_MS + 60_000
+        first = get_clip(own, name, *wanted)["Payload"]
+        assert code_of(lambda: get_clip(own, name, *wanted)) == ("ClientLimitExceededException", 400)
+        first.close()
+        second = eventually(lambda: get_clip(own, name, *wanted))
+        assert len(second["Payload"].read()) > 12 * large
+    finally:
+        assert own.stop() == 0
+
+
 def test_a_range_that_is_none_or_holds_nothing_is_declined(server, name):
     missing, invalid = ("ResourceNotFoundException", 404), ("InvalidArgumentException", 400)
     assert code_of(lambda: get_clip(server, name)) == missing

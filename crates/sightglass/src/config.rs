@@ -71,6 +71,7 @@ pub struct Config {
 struct ClipTable {
     max_bytes: Option<u64>,
     max_fragments: Option<usize>,
+    at_once: Option<usize>,
 }
 
 impl ClipTable {
@@ -79,6 +80,7 @@ impl ClipTable {
         ClipLimits {
             bytes: self.max_bytes.unwrap_or(default.bytes),
             fragments: self.max_fragments.unwrap_or(default.fragments),
+            at_once: self.at_once.unwrap_or(default.at_once),
         }
     }
 }
@@ -241,6 +243,9 @@ impl Config {
         if !(1..=10_000).contains(&self.get_media_connections) {
             return wrong("get_media_connections", "must be 1 to 10000");
         }
+        if !(1..=10_000).contains(&self.clip.at_once) {
+            return wrong("clip.at_once", "must be 1 to 10000");
+        }
         Ok(self)
     }
 }
@@ -346,6 +351,7 @@ mod tests {
                 "localhost",
             ),
             ("get_media_connections = 0", "get_media_connections"),
+            ("[clip]\nat_once = 0", "clip.at_once"),
             ("[tls]\ncert = \"cert.pem\"", "tls"),
         ] {
             let message = load(text).unwrap_err().to_string();

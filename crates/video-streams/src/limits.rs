@@ -111,6 +111,9 @@ pub const CLIP_BYTES: u64 = 100_000_000;
 /// Fragments of one clip unless configured. AWS: 200.
 pub const CLIP_FRAGMENTS: usize = 200;
 
+/// Clips of one stream that are made and sent at once unless configured. Ours: each holds tables of up to 30 MB.
+pub const CLIPS_AT_ONCE: usize = 16;
+
 /// Longest range of a clip. AWS: 24 hours.
 pub const CLIP_SPAN_MS: i64 = 24 * 60 * 60 * 1000;
 

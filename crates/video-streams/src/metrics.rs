@@ -151,6 +151,7 @@ impl VideoMetrics {
             ConnectionKind::Put => "PutMedia",
             ConnectionKind::Get => "GetMedia",
             ConnectionKind::List => "GetMediaForFragmentList",
+            ConnectionKind::Clip => "GetClip",
         };
         self.connections.with_label_values(&[operation]).add(change);
     }

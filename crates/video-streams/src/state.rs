@@ -54,6 +54,7 @@ pub struct StreamState {
     puts: AtomicUsize,
     gets: AtomicUsize,
     lists: AtomicUsize,
+    clips: AtomicUsize,
     /// Counts the connections that ended those before them.
     newest: watch::Sender<u64>,
 }
@@ -76,6 +77,8 @@ pub enum ConnectionKind {
     Get,
     /// GetMediaForFragmentList.
     List,
+    /// GetClip.
+    Clip,
 }
 
 impl StreamState {
@@ -93,6 +96,7 @@ impl StreamState {
             puts: AtomicUsize::new(0),
             gets: AtomicUsize::new(0),
             lists: AtomicUsize::new(0),
+            clips: AtomicUsize::new(0),
             newest: watch::Sender::new(0),
         })
     }
@@ -176,6 +180,7 @@ impl StreamState {
             ConnectionKind::Put => &self.puts,
             ConnectionKind::Get => &self.gets,
             ConnectionKind::List => &self.lists,
+            ConnectionKind::Clip => &self.clips,
         }
     }
 }

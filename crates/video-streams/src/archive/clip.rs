@@ -25,6 +25,11 @@ use crate::VideoStreams;
 use crate::error::MediaError;
 use crate::limits;
 use crate::media::resolve;
+use crate::state::ConnectionKind;
+
+/// What the caller is told whose clip would be one too many.
+const TOO_MANY: &str =
+    "The stream sends as many clips at once as it may (clip.at_once). Try again when one has been sent.";
 
 /// How much one clip may hold; what comes after it is left out, as AWS leaves it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +38,8 @@ pub struct ClipLimits {
     pub bytes: u64,
     /// Fragments.
     pub fragments: usize,
+    /// Clips of one stream at once; one more gets ClientLimitExceededException.
+    pub at_once: usize,
 }
 
 impl Default for ClipLimits {
@@ -40,6 +47,7 @@ impl Default for ClipLimits {
         ClipLimits {
             bytes: limits::CLIP_BYTES,
             fragments: limits::CLIP_FRAGMENTS,
+            at_once: limits::CLIPS_AT_ONCE,
         }
     }
 }
@@ -55,6 +63,8 @@ impl Handle<op::GetClip> for VideoStreams {
             return Err(MediaError::NoDataRetention.into());
         }
         let clip_limits = inner.settings.clip;
+        let connection = state.connect(ConnectionKind::Clip, clip_limits.at_once, &inner.metrics);
+        let connection = connection.ok_or(MediaError::ClientLimit(TOO_MANY))?;
         let fragments = select(&*store, state.id, axis, range, clip_limits.fragments).await?;
         if let Some(first) = fragments.first() {
             check_declared(&*store, &state, first).await?;
@@ -62,7 +72,7 @@ impl Handle<op::GetClip> for VideoStreams {
         let plan = Plan::make(&store, state.id, axis, &fragments, clip_limits.bytes).await?;
         let head = plan.movie.head();
         let len = head.len() as u64 + plan.movie.media_len();
-        let outflow = Outflow::new(store, state.id, inner.metrics.clone(), head, plan.pieces);
+        let outflow = Outflow::new(store, connection, inner.metrics.clone(), head, plan.pieces);
         Ok(Reply {
             output: GetClipOutput {
                 content_type: Some(mp4::CONTENT_TYPE.to_owned()),

@@ -14,6 +14,7 @@ use storage::{FragmentInfo, FragmentNumber, MediaStore, StreamId};
 use super::load::load;
 use crate::limits;
 use crate::metrics::VideoMetrics;
+use crate::state::Connection;
 
 /// A part of a fragment that is sent.
 #[derive(Clone, Debug)]
@@ -31,7 +32,8 @@ type Read = Pin<Box<dyn Future<Output = Result<Bytes, StreamError>> + Send>>;
 /// See the module.
 pub struct Outflow {
     store: Arc<dyn MediaStore>,
-    stream: StreamId,
+    /// Counted as long as this lives.
+    connection: Connection,
     metrics: VideoMetrics,
     head: Option<Bytes>,
     pieces: VecDeque<Piece>,
@@ -44,14 +46,14 @@ impl Outflow {
     /// `head`, then the pieces.
     pub fn new(
         store: Arc<dyn MediaStore>,
-        stream: StreamId,
+        connection: Connection,
         metrics: VideoMetrics,
         head: Bytes,
         pieces: Vec<Piece>,
     ) -> Self {
         Outflow {
             store,
-            stream,
+            connection,
             metrics,
             head: Some(head),
             pieces: pieces.into(),
@@ -85,7 +87,7 @@ impl Outflow {
     async fn read_ahead(&mut self) -> Result<(), StreamError> {
         while self.under_way.len() < limits::READ_AHEAD {
             if let Some((number, range)) = self.ranges.pop_front() {
-                let (store, stream) = (self.store.clone(), self.stream);
+                let (store, stream) = (self.store.clone(), self.connection.stream().id);
                 self.start(async move { exactly(&*store, stream, number, range).await });
                 continue;
             }
@@ -95,11 +97,11 @@ impl Outflow {
             }
             let Some(piece) = self.pieces.pop_front() else { break };
             if piece.rewritten {
-                let (store, stream) = (self.store.clone(), self.stream);
+                let (store, stream) = (self.store.clone(), self.connection.stream().id);
                 self.start(async move { rewritten(&*store, stream, piece).await });
                 break;
             }
-            self.ranges = along_extents(&*self.store, self.stream, &piece).await?;
+            self.ranges = along_extents(&*self.store, self.connection.stream().id, &piece).await?;
         }
         Ok(())
     }
