@@ -288,17 +288,38 @@ def big(server, name, fragments=45, megabytes=2):
     numbered(server, name, fragments, body=picture(megabytes << 20))
 
 
-def test_memory_does_not_grow_with_the_clip(own_server, name):
-    big(own_server, name)
-    own_server.restart() if own_server.stop() == 0 else None
-    eventually(lambda: len(list_fragments(own_server, name)) == 45)
-    before, most, received = own_server.rss_kib(), 0, 0
-    body = get_clip(own_server, name, START_MS, START_MS + 100_000)["Payload"]
+def most_memory_during(server, name, size):
+    """KiB that the server's memory grew by at most while it sent a clip of so many bytes and more, a restart behind it."""
+    assert server.stop() == 0
+    server.restart()
+    eventually(lambda: list_fragments(server, name))
+    before, most, received = server.rss_kib(), 0, 0
+    body = get_clip(server, name, START_MS, START_MS + 3_600_000)["Payload"]
     while piece := body.read(1 << 20):
         received += len(piece)
-        most = max(most, own_server.rss_kib())
-    assert received > 45 * (2 << 20)
-    assert most - before < 24 * 1024, f"{before} KiB before, {most} KiB while {received} bytes were sent"
+        most = max(most, server.rss_kib())
+    assert received > size
+    return most - before
+
+
+def test_memory_does_not_grow_with_the_clip(own_server, name):
+    big(own_server, name)
+    assert most_memory_during(own_server, name, 45 * (2 << 20)) < 24 * 1024
+
+
+def test_memory_does_not_grow_with_a_clip_beyond_the_limits_of_the_service(name, tmp_path):
+    """Seven times the largest clip of the service, in the memory of the one before."""
+    settings = tmp_path / "settings.toml"
+    settings.write_text("[clip]\nmax_fragments = 1000\nmax_bytes = 2000000000\n")
+    own = harness.Server(None, "--config", str(settings))
+    try:
+        make_stream(own, name)
+        frame = picture(2 << 20)
+        for part in range(10):
+            numbered(own, name, 34, first=START_MS + 68_000 * part, body=frame)
+        assert most_memory_during(own, name, 340 * (2 << 20)) < 24 * 1024
+    finally:
+        assert own.stop() == 0
 
 
 def test_a_clip_whose_stream_is_deleted_meanwhile_breaks_off(own_server, name):

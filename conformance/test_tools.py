@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import pty
+import re
 import subprocess
 
 import pytest
@@ -19,10 +21,13 @@ def film(tmp_path_factory):
 
 
 @pytest.fixture
-def tool(server):
-    environment = {"PATH": os.environ["PATH"], "AWS_REGION": REGION, "AWS_ENDPOINT_URL": server.url, "AWS_ACCESS_KEY_ID": server.access_key,
-                   "AWS_SECRET_ACCESS_KEY": server.secret}
+def environment(server):
+    return {"PATH": os.environ["PATH"], "AWS_REGION": REGION, "AWS_ENDPOINT_URL": server.url, "AWS_ACCESS_KEY_ID": server.access_key,
+            "AWS_SECRET_ACCESS_KEY": server.secret}
 
+
+@pytest.fixture
+def tool(environment):
     def run(*arguments, ok=True, stdin=None):
         done = subprocess.run([binary(), *map(str, arguments)], capture_output=True, env=environment, timeout=60, stdin=stdin)
         assert (done.returncode == 0) == ok, done.stderr.decode()
@@ -92,16 +97,106 @@ def test_errors_say_what_to_do(tool, name, tmp_path):
     assert b"ffmpeg" in tool("put", name, "nosuch://camera", ok=False).stderr
 
 
-def test_the_client_crate_s_examples_run(server, name):
-    """Built by `cargo test`, beside the server."""
-    examples = pathlib.Path(binary()).parent / "examples"
-    if not (examples / "put_frames").exists():
+def on_a_terminal(environment, *arguments):
+    """What a command writes on a terminal that is its standard error."""
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen([binary(), *map(str, arguments)], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    try:
+        while piece := os.read(ours, 65_536):
+            seen += piece
+    except OSError:  # the last one who had it open is gone
+        pass
+    os.close(ours)
+    child.stdout.close()
+    assert child.wait(timeout=60) == 0, seen
+    return seen.decode()
+
+
+def test_a_person_at_a_terminal_sees_how_far_it_is(tool, environment, name, film, tmp_path):
+    assert "fragments stored, the last 9" in on_a_terminal(environment, "put", name, film, "--create", "1")
+    said = on_a_terminal(environment, "get", name, "-o", tmp_path / "film.mkv")
+    assert re.search(r"\r1 of \d+ fragments, [\d.]+ [kM]?B, 0:00:0\d", said), said
+    assert re.search(r"\r[\d.]+ [kM]?B of [\d.]+ [kM]?B \(\d+ %\)", on_a_terminal(environment, "clip", name, "--from", "-10m", "-o", tmp_path / "clip.mp4"))
+    for quiet in (["get", name, "-o", tmp_path / "film.mkv", "--json"], ["clip", name, "--from", "-10m", "-o", tmp_path / "clip.mp4", "--json"]):
+        assert on_a_terminal(environment, *quiet) == ""
+    assert "\r1 of" not in on_a_terminal(environment | {"TERM": "dumb"}, "get", name, "-o", tmp_path / "film.mkv")
+    assert b"\r" not in tool("get", name, "-o", tmp_path / "film.mkv").stderr, "no terminal, no moving line"
+
+
+def test_a_film_can_be_sought_without_reading_it_all(tool, name, tmp_path):
+    film, out = tmp_path / "long.mkv", tmp_path / "out.mkv"
+    subprocess.run(["ffmpeg", "-loglevel", "error", "-f", "lavfi", "-i", "testsrc2=size=640x360:rate=25:duration=60", "-f", "lavfi", "-i", "sine=440:d=60",
+                    "-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-g", "50", "-pix_fmt", "yuv420p", "-c:a", "aac", "-cluster_time_limit", "2000",
+                    str(film)], check=True)
+    tool("put", name, film, "--create", "1")
+    rows = tool("get", name, "-o", out, "--json").stdout.splitlines()
+    size = out.stat().st_size
+    for second in (58, 31, 4):
+        said = subprocess.run(["ffmpeg", "-loglevel", "verbose", "-ss", str(second), "-i", str(out), "-frames:v", "1", "-f", "framemd5", "-"], check=True,
+                              capture_output=True, text=True)
+        [read] = [int(found) for found in re.findall(r"Statistics: (\d+) bytes read", said.stderr)]
+        assert read < size / 4, f"{read} of {size} bytes"
+        # The picture is the one that the film shows then.
+        shown = subprocess.run(["ffmpeg", "-loglevel", "error", "-ss", str(second), "-i", str(film), "-frames:v", "1", "-f", "framemd5", "-"], check=True,
+                               capture_output=True, text=True)
+        picture = lambda text: [line.split(",")[-1] for line in text.splitlines() if line and line[0] == "0"]
+        assert picture(said.stdout) == picture(shown.stdout) != []
+    # A reader of others: every fragment has its entry, and mkvinfo finds nothing to complain about.
+    said = subprocess.run(["mkvinfo", "--all", str(out)], capture_output=True, text=True)
+    assert said.returncode == 0 and "Error" not in said.stdout and "(unknown" not in said.stdout, said.stdout[:4000]
+    assert said.stdout.count("+ Cue point") == len(rows) >= 30
+    assert said.stdout.count("+ Seek entry") == 3
+
+
+def example(name):
+    """A built example of the crate `client`: `cargo test` builds them beside the server."""
+    path = pathlib.Path(binary()).parent / "examples" / name
+    if not path.exists():
         pytest.skip("the examples are not built beside the server")
-    environment = {"PATH": os.environ["PATH"], "AWS_REGION": REGION, "AWS_ENDPOINT_URL": server.url, "AWS_ACCESS_KEY_ID": server.access_key,
-                   "AWS_SECRET_ACCESS_KEY": server.secret}
-    run = lambda *command: subprocess.run([str(examples / command[0]), *command[1:]], check=True, capture_output=True, text=True, env=environment,
-                                          timeout=60).stdout
+    return str(path)
+
+
+def run_example(environment, name, *arguments):
+    return subprocess.run([example(name), *map(str, arguments)], check=True, capture_output=True, text=True, env=environment, timeout=60).stdout
+
+
+def test_the_examples_send_frames_and_count_them(environment, server, name):
     server.client("kinesisvideo").create_stream(StreamName=name, DataRetentionInHours=1)
-    assert "4 fragments stored" in run("put_frames", name)
-    counted = run("count_frames", name, "2")
+    assert "4 fragments stored" in run_example(environment, "put_frames", name)
+    counted = run_example(environment, "count_frames", name, "2")
     assert "4 fragments, frames by track: {1: 100}" in counted and counted.count("key frame of V_UNCOMPRESSED") == 4
+
+
+def test_the_examples_send_a_file_and_give_it_back_as_one_film(environment, server, name, film, tmp_path):
+    server.client("kinesisvideo").create_stream(StreamName=name, DataRetentionInHours=1)
+    stored = re.fullmatch(r"(\d+) of \1 fragments stored, \d+ bytes\n", run_example(environment, "put_file", name, film))
+    assert stored and int(stored[1]) >= 6
+    out = tmp_path / "film.mkv"
+    joined = re.fullmatch(r"(\d+) fragments, (\d+) bytes\n", run_example(environment, "merge_range", name, 10, out))
+    assert joined[1] == stored[1] and 0 < int(joined[2]) <= out.stat().st_size
+    frames, seconds = probe(out)
+    assert frames == 150 and 5.9 < seconds < 6.1
+
+
+def test_the_example_archives_a_live_stream_and_goes_on_where_it_ended(environment, server, name, film, tmp_path):
+    server.client("kinesisvideo").create_stream(StreamName=name, DataRetentionInHours=1)
+    folder = tmp_path / "archive"
+
+    def archive(fragments):
+        """Runs until so many fragments have a file; gives their numbers, as printed."""
+        child = subprocess.Popen([example("archive_live"), name, str(folder)], env=environment, stdout=subprocess.PIPE, text=True)
+        lines = [child.stdout.readline() for _ in range(fragments)]
+        child.kill()
+        child.wait()
+        child.stdout.close()
+        return [re.fullmatch(r"(\d+): \d+ frames\n", line)[1] for line in lines]
+
+    stored = int(run_example(environment, "put_file", name, film).split()[0])
+    first = archive(stored)
+    again = int(run_example(environment, "put_file", name, film).split()[0])
+    second = archive(again)
+    files = sorted((path.stem for path in folder.glob("*.mkv")), key=int)
+    assert files == first + second, "each fragment once, in order"
+    assert sum(probe(folder / f"{number}.mkv")[0] for number in files) == 300

@@ -9,6 +9,7 @@
 pub mod fanout;
 pub mod fragment;
 pub mod measure;
+pub mod report;
 pub mod server;
 
 /// What goes wrong in a measuring program ends it.

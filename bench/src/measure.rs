@@ -1,6 +1,7 @@
 //! The system's own counters, and figures out of samples.
 
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -73,4 +74,42 @@ pub fn mib(bytes: u64) -> f64 {
 /// Milliseconds, for printing.
 pub fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
+}
+
+/// The middle one of some values.
+pub fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Gives the pages of every file below back to the system, so that what is read next comes from the disk.
+#[allow(unsafe_code, reason = "posix_fadvise(2) has no safe form in std")]
+pub fn evict(folder: &Path) -> Result<(), Failure> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            evict(&path)?;
+        } else if let Ok(file) = std::fs::File::open(&path) {
+            // A page that is not written yet would stay.
+            file.sync_data()?;
+            // SAFETY: the descriptor is open for as long as the call.
+            unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of a folder on the disk.
+pub fn size_of(folder: &Path) -> Result<u64, Failure> {
+    use std::os::unix::fs::MetadataExt;
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let facts = entry.metadata()?;
+        bytes += match facts.is_dir() {
+            true => size_of(&entry.path())?,
+            false => facts.blocks() * 512,
+        };
+    }
+    Ok(bytes)
 }

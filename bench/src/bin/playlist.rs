@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use base::{Clock, SystemClock};
 use bench::measure::{ms, quantile};
+use bench::report::{Figure, Promise, Report};
 use bench::server::{Server, create_video_stream};
 use bench::{Failure, fragment};
 use bytes::Bytes;
@@ -52,6 +53,9 @@ struct Args {
     /// Sessions of each size.
     #[arg(long, default_value_t = 20)]
     sessions: u64,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 fn main() -> Result<ExitCode, Failure> {
@@ -62,13 +66,10 @@ fn main() -> Result<ExitCode, Failure> {
     let server = Server::start(&args.sightglass, &folder.path().join("data"), &log)?;
     let filled = Instant::now();
     runtime.block_on(fill(&server, &args))?;
-    println!(
-        "{} fragments stored in {:.1} s",
-        args.fragments,
-        filled.elapsed().as_secs_f64()
-    );
-    let mut kept = true;
-    for (entries, promised) in [(1000_u64, 50), (5000, 100)] {
+    let mut report = Report::new("playlist", args.json);
+    let seconds = filled.elapsed().as_secs_f64();
+    report.say(&format!("{} fragments stored in {seconds:.1} s", args.fragments));
+    for (entries, promised_ms) in [(1000_u64, 50.0), (5000, 100.0)] {
         let (mut first, mut again, mut bytes) = (Vec::new(), Vec::new(), 0);
         for session in 0..args.sessions {
             let paths = runtime.block_on(media_playlist(&server, &args, session, entries))?;
@@ -82,20 +83,16 @@ fn main() -> Result<ExitCode, Failure> {
                 times.push(time);
             }
         }
-        let (median, slowest) = (quantile(&mut first, 0.5), quantile(&mut first, 1.0));
-        let loopback = loopback(bytes)?;
-        println!(
-            "{entries} entries, {bytes} bytes: last byte after {:.1} ms (median of {} sessions; slowest {:.1}; again {:.1}; the same bytes from a bare program {:.1}); promised under {promised} ms",
-            ms(median),
-            args.sessions,
-            ms(slowest),
-            ms(quantile(&mut again, 0.5)),
-            ms(loopback),
-        );
-        kept &= median < Duration::from_millis(promised);
+        let bare = ms(loopback(bytes)?);
+        for (kind, mut times) in [("", first), (", again", again)] {
+            let what = format!("last byte of {entries} entries, {bytes} bytes{kind}");
+            let figure = Figure::new(what, ms(quantile(&mut times, 0.5)), "ms").promised(Promise::AtMost(promised_ms));
+            let slowest = ms(quantile(&mut times, 1.0));
+            report.add(figure.beside("slowest", slowest).beside("bare program", bare));
+        }
     }
     server.stop()?;
-    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(report.finish())
 }
 
 fn header() -> Bytes {

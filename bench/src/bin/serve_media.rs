@@ -4,7 +4,8 @@
 //! Streams are filled over PutMedia. The client is one program for both: threads with a socket each that ask, read the
 //! answer into a buffer and throw it away. Turns alternate; a turn asks for every object once; figures are medians of the
 //! turns. Each turn is taken twice over: *cold*, after the pages of the log's segments and of nginx's files were given
-//! back to the system, so that both come from the disk, and *warm*, with what the cold turn left in memory.
+//! back to the system, so that both come from the disk, and *warm*, with what the cold turn left in memory. The server
+//! keeps nothing that it made: every segment is made anew for every request.
 #![allow(
     missing_docs,
     clippy::disallowed_methods,
@@ -13,7 +14,6 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 use auth::sign::payload_hash;
 use auth::{Credentials, RequestHead, Scope};
 use base::{Clock, SystemClock};
-use bench::measure::{cpu_seconds, mb};
+use bench::measure::{cpu_seconds, evict, mb, median};
+use bench::report::{Figure, Promise, Report};
 use bench::server::{Server, create_video_stream, credentials};
 use bench::{Failure, fragment};
 use bytes::Bytes;
@@ -65,6 +66,9 @@ struct Args {
     /// Measure only one of `clips` and `segments`.
     #[arg(long)]
     only: Option<String>,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 fn main() -> Result<ExitCode, Failure> {
@@ -80,24 +84,24 @@ fn main() -> Result<ExitCode, Failure> {
     runtime.block_on(fill(&server, &args))?;
     let seconds = filled.elapsed().as_secs_f64();
     let gigabytes = (args.connections * args.fragments * args.fragment_bytes) as f64 / 1e9;
-    println!(
+    let mut report = Report::new("serve_media", args.json);
+    report.say(&format!(
         "{} streams of {} fragments of {} bytes, {gigabytes:.2} GB, stored in {seconds:.1} s",
         args.connections, args.fragments, args.fragment_bytes
-    );
-    let mut kept = true;
+    ));
     let wanted = |what: &str| args.only.as_deref().is_none_or(|only| only == what);
     if wanted("clips") {
         let requests = (0..args.connections)
             .map(|n| clip_request(&server, &name(n), &args))
             .collect::<Result<Vec<_>, _>>()?;
-        kept &= compare("clips", &args, &server, &data, &folder.1, &requests)?;
+        compare("clips", &args, &server, &folder.1, &requests, &mut report)?;
     }
     if wanted("segments") {
         let requests = runtime.block_on(segment_requests(&server, &args))?;
-        kept &= compare("segments", &args, &server, &data, &folder.1, &requests)?;
+        compare("segments", &args, &server, &folder.1, &requests, &mut report)?;
     }
     server.stop()?;
-    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(report.finish())
 }
 
 fn name(stream: usize) -> String {
@@ -439,98 +443,109 @@ impl Drop for Nginx {
     }
 }
 
-/// Gives the pages of every file below back to the system.
-#[allow(unsafe_code, reason = "posix_fadvise(2) has no safe form in std")]
-fn evict(folder: &Path) -> Result<(), Failure> {
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            evict(&path)?;
-        } else if let Ok(file) = std::fs::File::open(&path) {
-            // SAFETY: the descriptor is open for as long as the call.
-            unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
-        }
-    }
-    Ok(())
+/// What the turns of one program and one temperature gave.
+#[derive(Default)]
+struct Turns {
+    rates: Vec<f64>,
+    cpu: f64,
+    bytes: u64,
 }
 
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+/// Where both programs serve the same objects.
+struct Rig<'a> {
+    args: &'a Args,
+    server: &'a Server,
+    nginx: Nginx,
+    /// What is asked of each.
+    asks: [&'a [Ask]; 2],
+    folder: &'a Path,
+}
+
+impl Rig<'_> {
+    fn address(&self, who: usize) -> Result<SocketAddr, Failure> {
+        if who == 0 {
+            address(self.server)
+        } else {
+            Ok(self.nginx.address)
+        }
+    }
+
+    fn cpu(&self, who: usize) -> f64 {
+        if who == 0 {
+            cpu_seconds(self.server.pid()).unwrap_or(0.0)
+        } else {
+            self.nginx.cpu()
+        }
+    }
+
+    /// One turn of one program.
+    fn turn(&self, who: usize, turns: &mut Turns) -> Result<(), Failure> {
+        let before = self.cpu(who);
+        let (read, seconds) = turn(self.address(who)?, self.asks[who], self.args.connections)?;
+        turns.cpu += self.cpu(who) - before;
+        turns.bytes += read;
+        turns.rates.push(read as f64 / seconds);
+        Ok(())
+    }
+
+    /// Cold and warm turns of both, who comes first changing from turn to turn.
+    fn turns(&self) -> Result<[[Turns; 2]; 2], Failure> {
+        let mut all: [[Turns; 2]; 2] = Default::default();
+        for number in 0..self.args.turns {
+            for who in [number % 2, (number + 1) % 2] {
+                evict(self.folder)?;
+                for temperature in &mut all {
+                    self.turn(who, &mut temperature[who])?;
+                }
+            }
+        }
+        Ok(all)
+    }
 }
 
 fn compare(
     what: &str,
     args: &Args,
     server: &Server,
-    data: &Path,
     folder: &Path,
     asks: &[Ask],
-) -> Result<bool, Failure> {
-    let ours = address(server)?;
+    report: &mut Report,
+) -> Result<(), Failure> {
     // The sizes that nginx's files get.
     let mut sizes = Vec::with_capacity(asks.len());
-    let (mut socket, mut buffer) = (TcpStream::connect(ours)?, vec![0; 256 << 10]);
+    let (mut socket, mut buffer) = (TcpStream::connect(address(server)?)?, vec![0; 256 << 10]);
     for ask in asks {
         sizes.push(fetch(&mut socket, ask, &mut buffer, None)?);
     }
     drop(socket);
-    let nginx = Nginx::start(folder, &sizes)?;
     let files: Vec<Ask> = (0..sizes.len()).map(|n| get(&format!("/{n}"))).collect();
+    let rig = Rig {
+        args,
+        server,
+        nginx: Nginx::start(folder, &sizes)?,
+        asks: [asks, &files],
+        folder,
+    };
     let mean = sizes.iter().sum::<u64>() as f64 / sizes.len() as f64;
-    println!(
-        "{what}: {} objects of {:.2} MB, {} connections, {} turns each:",
+    report.say(&format!(
+        "{what}: {} objects of {:.2} MB, {} connections, {} turns each",
         asks.len(),
         mean / 1e6,
         args.connections,
         args.turns
-    );
-    let mut kept = true;
-    let mut figures: [Vec<f64>; 4] = Default::default();
-    let mut cpu = [0.0; 4];
-    let mut bytes = [0_u64; 4];
-    for turn_number in 0..args.turns {
-        for mut who in 0..2 {
-            // Who comes first changes from turn to turn.
-            who = (who + turn_number) % 2;
-            for (temperature, slot) in [("cold", who), ("warm", 2 + who)] {
-                if temperature == "cold" {
-                    evict(data)?;
-                    evict(folder)?;
-                }
-                let (address, asks) = if who == 0 {
-                    (ours, asks)
-                } else {
-                    (nginx.address, &files[..])
-                };
-                let spent = || {
-                    if who == 0 {
-                        cpu_seconds(server.pid()).unwrap_or(0.0)
-                    } else {
-                        nginx.cpu()
-                    }
-                };
-                let before = spent();
-                let (read, seconds) = turn(address, asks, args.connections)?;
-                cpu[slot] += spent() - before;
-                bytes[slot] += read;
-                figures[slot].push(read as f64 / seconds);
-            }
-        }
-    }
-    for (temperature, at) in [("cold", 0), ("warm", 2)] {
-        let (mine, theirs) = (median(&mut figures[at]), median(&mut figures[at + 1]));
-        let ratio = mine / theirs;
-        let per_gb = |slot: usize| cpu[slot] / (bytes[slot] as f64 / 1e9);
-        println!(
-            "   {temperature}  sightglass {:6.0} MB/s ({:.2} CPU s/GB), nginx {:6.0} MB/s ({:.2} CPU s/GB), ratio {ratio:.2} {} (promised: {RATIO_MIN:.2} or more)",
-            mb(mine),
-            per_gb(at),
-            mb(theirs),
-            per_gb(at + 1),
-            if ratio >= RATIO_MIN { "kept" } else { "MISSED" }
+    ));
+    for (temperature, [mut ours, mut theirs]) in ["cold", "warm"].into_iter().zip(rig.turns()?) {
+        let (mine, nginx) = (median(&mut ours.rates), median(&mut theirs.rates));
+        let per_gb = |turns: &Turns| turns.cpu / (turns.bytes as f64 / 1e9);
+        let figure = Figure::new(
+            format!("{what}, {temperature}: of nginx's bytes a second"),
+            mine / nginx,
+            "",
         );
-        kept &= ratio >= RATIO_MIN;
+        let figure = figure.promised(Promise::AtLeast(RATIO_MIN));
+        let figure = figure.beside("MB/s", mb(mine)).beside("nginx MB/s", mb(nginx));
+        let (cpu, nginx_cpu) = (per_gb(&ours), per_gb(&theirs));
+        report.add(figure.beside("CPU s/GB", cpu).beside("nginx CPU s/GB", nginx_cpu));
     }
-    Ok(kept)
+    Ok(())
 }

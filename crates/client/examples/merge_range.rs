@@ -29,9 +29,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
             file.write_all(&piece).await?;
         }
     }
-    if let Some(patch) = merge.finish() {
-        file.seek(SeekFrom::Start(patch.offset)).await?;
-        file.write_all(&patch.bytes).await?;
+    if let Some(ending) = merge.finish() {
+        file.write_all(&ending.tail).await?;
+        for patch in &ending.patches {
+            file.seek(SeekFrom::Start(patch.offset)).await?;
+            file.write_all(&patch.bytes).await?;
+        }
     }
     file.flush().await?;
     println!("{} fragments, {} bytes", merge.fragments(), merge.written());

@@ -57,3 +57,7 @@ pub const BATCH_FRAGMENTS_MAX: usize = 100;
 
 /// Bytes of one GetMediaForFragmentList, by the sizes that ListFragments gave; one fragment may be larger. Ours.
 pub const BATCH_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Entries of a merged file's seek index, 24 bytes each in memory. Ours: three days of fragments of one second; a longer
+/// file gets an entry for every second fragment, and so on.
+pub const CUES_MAX: usize = 1 << 18;

@@ -169,6 +169,12 @@ pub struct MediaBytes {
 }
 
 impl MediaBytes {
+    /// Bytes that are still to come, where the server said how many there are.
+    #[must_use]
+    pub fn remaining(&self) -> Option<u64> {
+        self.body.size_hint().exact()
+    }
+
     /// The next piece; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
         loop {

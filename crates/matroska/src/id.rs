@@ -33,6 +33,9 @@ ids! {
     CRC32 = 0xBF, "CRC-32";
     SEGMENT = 0x1853_8067, "Segment";
     SEEK_HEAD = 0x114D_9B74, "SeekHead";
+    SEEK = 0x4DBB, "Seek";
+    SEEK_ID = 0x53AB, "SeekID";
+    SEEK_POSITION = 0x53AC, "SeekPosition";
     INFO = 0x1549_A966, "Info";
     SEGMENT_UID = 0x73A4, "SegmentUID";
     TIMECODE_SCALE = 0x2A_D7B1, "TimecodeScale";
@@ -69,6 +72,11 @@ ids! {
     BLOCK_DURATION = 0x9B, "BlockDuration";
     REFERENCE_BLOCK = 0xFB, "ReferenceBlock";
     CUES = 0x1C53_BB6B, "Cues";
+    CUE_POINT = 0xBB, "CuePoint";
+    CUE_TIME = 0xB3, "CueTime";
+    CUE_TRACK_POSITIONS = 0xB7, "CueTrackPositions";
+    CUE_TRACK = 0xF7, "CueTrack";
+    CUE_CLUSTER_POSITION = 0xF1, "CueClusterPosition";
     CHAPTERS = 0x1043_A770, "Chapters";
     ATTACHMENTS = 0x1941_A469, "Attachments";
     TAGS = 0x1254_C367, "Tags";

@@ -173,6 +173,10 @@ impl<P: Clone> StreamIndex<P> {
         }
     }
 
+    pub fn len(&self) -> usize {
+        self.by_number.len()
+    }
+
     pub fn entries(&self) -> impl Iterator<Item = &Entry<P>> {
         self.by_number.iter()
     }
@@ -207,19 +211,21 @@ impl<P: Clone> StreamIndex<P> {
     pub fn remove_positions(&mut self, positions: &[u64]) -> Vec<Entry<P>> {
         let mut sorted = positions.to_vec();
         sorted.sort_unstable();
-        self.remove_where(|info| sorted.binary_search(&info.position).is_ok())
+        sorted.dedup();
+        self.remove_where(sorted.len(), |info| sorted.binary_search(&info.position).is_ok())
     }
 
     /// Removes the fragments whose positions are in `gone`.
     pub fn remove_gone(&mut self, gone: &RangeSet) -> Vec<Entry<P>> {
-        self.remove_where(|info| gone.contains(info.position))
+        self.remove_where(usize::MAX, |info| gone.contains(info.position))
     }
 
     pub fn remove_older(&mut self, older_than: Timestamp) -> u64 {
         if self.by_number.iter().all(|e| e.info.server_timestamp >= older_than) {
             return 0;
         }
-        self.remove_where(|info| info.server_timestamp < older_than).len() as u64
+        self.remove_where(usize::MAX, |info| info.server_timestamp < older_than)
+            .len() as u64
     }
 
     pub fn remove_down_to(&mut self, max_bytes: u64) -> u64 {
@@ -235,21 +241,28 @@ impl<P: Clone> StreamIndex<P> {
         self.remove_positions(&positions).len() as u64
     }
 
-    fn remove_where(&mut self, gone: impl Fn(&FragmentInfo) -> bool) -> Vec<Entry<P>> {
+    /// Removes at most `most` fragments. What goes from the front costs nothing of what stays, however much that is.
+    fn remove_where(&mut self, most: usize, gone: impl Fn(&FragmentInfo) -> bool) -> Vec<Entry<P>> {
         let mut removed = Vec::new();
         // The usual case: the front goes.
-        while self.by_number.front().is_some_and(|e| gone(&e.info)) {
+        while removed.len() < most && self.by_number.front().is_some_and(|e| gone(&e.info)) {
             removed.extend(self.by_number.pop_front());
         }
-        if self.by_number.iter().any(|e| gone(&e.info)) {
+        if removed.len() < most && self.by_number.iter().any(|e| gone(&e.info)) {
             removed.extend(self.by_number.iter().filter(|e| gone(&e.info)).cloned());
             self.by_number.retain(|e| !gone(&e.info));
         }
-        if !removed.is_empty() {
-            let mut positions: Vec<u64> = removed.iter().map(|e| e.info.position).collect();
-            positions.sort_unstable();
-            self.by_position.retain(|(p, _)| positions.binary_search(p).is_err());
-            self.bytes -= removed.iter().map(|e| u64::from(e.info.size)).sum::<u64>();
+        self.bytes -= removed.iter().map(|e| u64::from(e.info.size)).sum::<u64>();
+        let mut positions: Vec<u64> = removed.iter().map(|e| e.info.position).collect();
+        positions.sort_unstable();
+        let is_removed = |position: &u64| positions.binary_search(position).is_ok();
+        let mut left = positions.len();
+        while left > 0 && self.by_position.front().is_some_and(|(p, _)| is_removed(p)) {
+            self.by_position.pop_front();
+            left -= 1;
+        }
+        if left > 0 {
+            self.by_position.retain(|(p, _)| !is_removed(p));
         }
         removed
     }

@@ -57,18 +57,15 @@ impl MediaStream {
         self.evicted.fragments == 0
     }
 
-    /// Takes fragments out of the window, the lowest numbers first, until `keep` of those that are on disk are left.
+    /// Takes fragments out of the window, the lowest numbers first, until `keep` of those that are on disk are left. Costs
+    /// nothing of what waits for the writer of the index, so that a writer that is behind can catch up.
     pub fn evict(&mut self, keep: usize) {
+        let surplus = self.window.len().saturating_sub(self.fresh.len()).saturating_sub(keep);
         let stored = self
             .window
             .entries()
             .filter(|e| !self.fresh.contains(&e.info.number.sequence()));
-        let stored: Vec<FragmentInfo> = stored.map(|e| e.info).collect();
-        let surplus = stored.len().saturating_sub(keep);
-        let Some(out) = stored.get(..surplus).filter(|out| !out.is_empty()) else {
-            return;
-        };
-        let positions: Vec<u64> = out.iter().map(|info| info.position).collect();
+        let positions: Vec<u64> = stored.take(surplus).map(|e| e.info.position).collect();
         for entry in self.window.remove_positions(&positions) {
             self.evicted.add(&entry.info);
         }

@@ -2,12 +2,17 @@
 //!
 //! The file's clock runs with the producer's from the first fragment on, whatever each connection's timecodes counted
 //! from: a stream that was sent over ten connections, or played in a loop, becomes one film. Frames are not copied and not
-//! changed; codec private data and everything else about the tracks is the producer's, byte for byte.
+//! changed; codec private data and everything else about the tracks is the producer's, byte for byte. A finished file has
+//! a seek index (Cues, RFC 9559 section 22) behind its last cluster.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use matroska::{Tracks, id, writer};
 
-use crate::reader::fragment::Fragment;
+use crate::reader::cues::{Cue, CueList, seek_head, seek_head_space};
+use crate::reader::fragment::{Fragment, Frame};
+
+/// A longer time without pictures is a gap; a shorter one is jitter, as a playlist's discontinuities are counted.
+const GAP_NS: u64 = 50_000_000;
 
 /// How fragments are joined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,10 +36,37 @@ struct Document {
     scale_ns: u64,
     /// The producer's time, in nanoseconds, that is the file's time zero.
     origin_ns: i128,
-    /// Where the last fragment ended in the file, in units of the timecode scale.
+    /// What was left out of the producer's time, in units of the timecode scale.
+    left_out: i128,
+    last: Ends,
+    /// Where the film ends.
     end: i128,
-    /// Offset of the duration's value in the output.
-    duration_at: u64,
+    places: Places,
+    cues: CueList,
+}
+
+/// Times in the file at which a fragment ends, in units of the timecode scale.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    /// Its last picture (the last frame where there are no pictures) begins.
+    last: i128,
+    /// Its last picture ends.
+    pictures: i128,
+    /// Everything ends: sound may be sent ahead of the pictures.
+    all: i128,
+}
+
+/// Offsets in the output of what is known only at the end, or is pointed to.
+#[derive(Debug)]
+struct Places {
+    /// The Segment's data; positions in the file count from here. Its size stands in the 8 bytes before.
+    segment: u64,
+    /// The space for the SeekHead.
+    seek_head: u64,
+    info: u64,
+    tracks: u64,
+    /// The duration's value.
+    duration: u64,
 }
 
 /// Bytes that a finished file should have in place of what was written: a value that is known only at the end.
@@ -44,6 +76,16 @@ pub struct Patch {
     pub offset: u64,
     /// What.
     pub bytes: Bytes,
+}
+
+/// What makes a file that can be written to in its midst whole. Without it players find the end by reading, and seek by
+/// guessing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// To be appended: the seek index.
+    pub tail: Bytes,
+    /// To be put in place: the file's length in time and in bytes, and where its seek index lies.
+    pub patches: Vec<Patch>,
 }
 
 /// Nothing is joined: the fragment's tracks are others than those before.
@@ -91,42 +133,92 @@ impl Merge {
             }
             Some(_) => {}
             None => {
-                let (head, duration_at) = file_head(fragment);
+                let (head, places) = file_head(fragment);
+                // Sound that begins before the first picture is not before the file.
+                let earliest = fragment.frames.iter().map(|frame| relative(fragment, frame)).min();
                 self.document = Some(Document {
                     tracks: start.tracks.clone(),
                     scale_ns: start.timecode_scale_ns,
-                    origin_ns: time_ns,
+                    origin_ns: time_ns + earliest.unwrap_or(0).min(0) * scale,
+                    left_out: 0,
+                    last: Ends {
+                        last: -1,
+                        pictures: 0,
+                        all: 0,
+                    },
                     end: 0,
-                    duration_at,
+                    places,
+                    cues: CueList::default(),
                 });
                 out.push(head);
             }
         }
         if let Some(document) = &mut self.document {
-            let mut at = (time_ns - document.origin_ns) / scale;
-            if at < document.end || self.options.close_gaps {
-                at = document.end;
-            }
-            document.end = put_cluster(fragment, at, &mut out);
+            let at = document.place((time_ns - document.origin_ns) / scale, self.options.close_gaps);
+            let cluster_at = self.written + length(&out) - document.places.segment;
+            let timecode = u64::try_from(at).unwrap_or(0);
+            document.last = put_cluster(fragment, timecode, &mut out);
+            document.end = document.end.max(document.last.all);
+            document.cues.add(cue(fragment, timecode, cluster_at));
         }
         self.fragments += 1;
-        self.written += out.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+        self.written += length(&out);
         Ok(out)
     }
 
-    /// The duration, for a file that can be written to in its midst. Without it players find the end by reading.
+    /// What a file that can be written to in its midst gets when nothing follows. `None` before the first fragment.
     #[must_use]
-    pub fn finish(&self) -> Option<Patch> {
-        let document = self.document.as_ref()?;
-        Some(Patch {
-            offset: document.duration_at,
-            bytes: Bytes::copy_from_slice(&(document.end as f64).to_be_bytes()),
+    pub fn finish(&self) -> Option<Ending> {
+        let Document { places, end, cues, .. } = self.document.as_ref()?;
+        let tail = cues.element();
+        let ends = self.written + tail.len() as u64;
+        let mut size = BytesMut::new();
+        writer::put_size_in(&mut size, ends - places.segment, 8);
+        let cues_at = (!tail.is_empty()).then(|| self.written - places.segment);
+        let [info, tracks] = [places.info, places.tracks].map(|at| at - places.segment);
+        let patches = [
+            (places.segment - 8, size.freeze()),
+            (places.seek_head, seek_head(info, tracks, cues_at)),
+            (places.duration, Bytes::copy_from_slice(&(*end as f64).to_be_bytes())),
+        ];
+        let patches = patches.into_iter().map(|(offset, bytes)| Patch { offset, bytes });
+        Some(Ending {
+            tail,
+            patches: patches.collect(),
         })
     }
 }
 
-/// EBML header, Segment, Info, and the producer's Tracks; and where the duration's value stands.
-fn file_head(fragment: &Fragment) -> (Bytes, u64) {
+impl Document {
+    /// Where a fragment goes whose producer says `at`: there, as long as it comes after what is in the file. A little
+    /// jitter between fragments is the camera's, and stays.
+    fn place(&mut self, at: i128, close_gaps: bool) -> i128 {
+        let wanted = at - self.left_out;
+        let goes_back = wanted <= self.last.last;
+        let gap_from = self.last.pictures + i128::from(GAP_NS / self.scale_ns.max(1));
+        let closes = close_gaps && wanted > gap_from;
+        if !(goes_back || closes) {
+            return wanted;
+        }
+        let placed = self.last.pictures;
+        if close_gaps {
+            self.left_out = at - placed;
+        }
+        placed
+    }
+}
+
+/// A frame's time after its fragment's, in units of the timecode scale.
+fn relative(fragment: &Fragment, frame: &Frame) -> i128 {
+    i128::from(frame.time) - i128::from(fragment.start.timecode)
+}
+
+fn length(pieces: &[Bytes]) -> u64 {
+    pieces.iter().map(|bytes| bytes.len() as u64).sum()
+}
+
+/// EBML header, Segment, space for the SeekHead, Info, and the producer's Tracks.
+fn file_head(fragment: &Fragment) -> (Bytes, Places) {
     const DURATION: [u8; 3] = [0x44, 0x89, 0x88];
     let mut info = BytesMut::new();
     writer::put_unsigned(&mut info, id::TIMECODE_SCALE, fragment.start.timecode_scale_ns);
@@ -137,14 +229,40 @@ fn file_head(fragment: &Fragment) -> (Bytes, u64) {
     let mut head = BytesMut::new();
     head.put_slice(writer::EBML_HEADER);
     head.put_slice(writer::SEGMENT_HEAD_UNKNOWN_SIZE);
+    let segment = head.len() as u64;
+    head.put_slice(&seek_head_space());
+    let info_at = head.len() as u64;
     writer::put_element(&mut head, id::INFO, &info);
-    let duration_at = head.len() as u64 - 8;
+    let tracks = head.len() as u64;
+    let places = Places {
+        segment,
+        seek_head: segment,
+        info: info_at,
+        tracks,
+        duration: tracks - 8,
+    };
     let producers = header_of(fragment);
     match tracks_element(&producers) {
         Some(tracks) => head.put_slice(tracks),
-        None => head.put_slice(&writer::header(&writer::StreamInfo::default(), &fragment.start.tracks)),
+        None => {
+            let whole = writer::header(&writer::StreamInfo::default(), &fragment.start.tracks);
+            head.put_slice(tracks_element(&whole).unwrap_or_default());
+        }
     }
-    (head.freeze(), duration_at)
+    (head.freeze(), places)
+}
+
+/// Where a player may enter the fragment: at its first frame that can be decoded alone. Producers flag no audio, of which
+/// every frame can.
+fn cue(fragment: &Fragment, timecode: u64, cluster_at: u64) -> Option<Cue> {
+    let video = fragment.start.video().map(|track| track.number);
+    let entry = |frame: &&Frame| video.is_none_or(|video| frame.track == video && frame.key);
+    let frame = fragment.frames.iter().find(entry)?;
+    Some(Cue {
+        time: u64::try_from(i128::from(timecode) + relative(fragment, frame)).unwrap_or(0),
+        track: frame.track,
+        cluster_at,
+    })
 }
 
 fn header_of(fragment: &Fragment) -> BytesMut {
@@ -187,13 +305,10 @@ fn vint(bytes: &[u8], at: usize, marked: bool) -> Option<(u64, usize)> {
     Some((value & mask, len))
 }
 
-/// Appends a fragment's frames as a cluster at this time. Gives where it ends.
-fn put_cluster(fragment: &Fragment, at: i128, out: &mut Vec<Bytes>) -> i128 {
-    let base = i128::from(fragment.start.timecode);
-    let timecode = u64::try_from(at).unwrap_or(0);
-    let mut head = BytesMut::with_capacity(32);
-    writer::put_cluster_head(&mut head, timecode);
-    let (mut earliest, mut latest) = (i128::MAX, i128::MIN);
+/// Appends a fragment's frames as a cluster at this time.
+fn put_cluster(fragment: &Fragment, timecode: u64, out: &mut Vec<Bytes>) -> Ends {
+    let mut body = Vec::with_capacity(2 * fragment.frames.len());
+    let (mut head, mut latest) = (BytesMut::with_capacity(32), 0);
     let mut times = Vec::with_capacity(fragment.frames.len());
     let leader = fragment
         .start
@@ -201,21 +316,24 @@ fn put_cluster(fragment: &Fragment, at: i128, out: &mut Vec<Bytes>) -> i128 {
         .or(fragment.start.tracks.first())
         .map(|track| track.number);
     for frame in &fragment.frames {
-        let relative = i128::from(frame.time) - base;
+        let relative = relative(fragment, frame);
         let clamped = relative.clamp(i128::from(i16::MIN), i128::from(i16::MAX));
         let relative_time = i16::try_from(clamped).unwrap_or(0);
         writer::put_simple_block_head(&mut head, frame.track, relative_time, frame.key, frame.data.len());
-        out.push(head.split().freeze());
-        out.push(frame.data.clone());
-        earliest = earliest.min(relative);
+        body.push(head.split().freeze());
+        body.push(frame.data.clone());
         latest = latest.max(relative);
         if leader.is_none_or(|leader| frame.track == leader) {
             times.push(relative);
         }
     }
-    if !head.is_empty() {
-        out.push(head.freeze());
-    }
+    let mut time = BytesMut::new();
+    writer::put_unsigned(&mut time, id::TIMECODE, timecode);
+    writer::put_id(&mut head, id::CLUSTER);
+    writer::put_size(&mut head, time.len() as u64 + length(&body));
+    head.put_slice(&time);
+    out.push(head.freeze());
+    out.append(&mut body);
     // The last frame is taken to be as long as those before it on average.
     let count = i128::try_from(times.len()).unwrap_or(1);
     let (first, last) = (times.iter().min().copied(), times.iter().max().copied());
@@ -223,5 +341,10 @@ fn put_cluster(fragment: &Fragment, at: i128, out: &mut Vec<Bytes>) -> i128 {
         (Some(first), Some(last)) if count > 1 => ((last - first) / (count - 1)).max(1),
         _ => 1,
     };
-    i128::from(timecode) + latest.max(0) + step
+    let (begin, last) = (i128::from(timecode), last.unwrap_or(0).max(0));
+    Ends {
+        last: begin + last,
+        pictures: begin + last + step,
+        all: begin + latest.max(last + step),
+    }
 }

@@ -22,6 +22,7 @@
 //! # Ok(()) }
 //! ```
 
+mod cues;
 mod error;
 mod fragment;
 mod list;
@@ -34,6 +35,6 @@ pub use error::ReaderError;
 pub use fragment::{Fragment, FragmentEnd, FragmentError, FragmentNumber, FragmentStart, Frame};
 pub use list::{BatchOptions, FragmentInfo, TimeAxis, TimeRange};
 pub use live::{LiveReader, ReaderConfig, StartAt};
-pub use merge::{Merge, MergeOptions, Patch, TracksChanged};
+pub use merge::{Ending, Merge, MergeOptions, Patch, TracksChanged};
 pub use parser::{FragmentAssembler, FragmentEvent, FragmentParser};
 pub use visit::{Counts, FragmentVisitor};

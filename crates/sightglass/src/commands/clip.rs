@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use client::StreamName;
 use serde_json::json;
 
+use super::progress::{self, Progress};
 use super::{Failure, connect, times};
 use crate::cli::{Axis, ClipArgs};
 
@@ -31,12 +33,15 @@ pub fn run(args: &ClipArgs) -> Result<ExitCode, Failure> {
         let mut clip = client.stream_of("GetClip", &input).await.map_err(connect::explained)?;
         // Made only now, so that a refusal leaves no empty file.
         let mut file = create(args)?;
-        let mut bytes = 0;
+        let mut progress = Progress::new(Arc::clone(client.clock()), !args.json);
+        let (mut bytes, whole) = (0_u64, clip.remaining());
         while let Some(piece) = clip.next().await.map_err(connect::explained)? {
             file.write_all(&piece)?;
-            bytes += piece.len();
+            bytes += piece.len() as u64;
+            progress.show(|| line(bytes, whole));
         }
         file.flush()?;
+        progress.clear();
         if args.json {
             println!("{}", json!({ "file": args.output, "bytes": bytes }));
         } else {
@@ -44,6 +49,18 @@ pub fn run(args: &ClipArgs) -> Result<ExitCode, Failure> {
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// How much is there, and of how much.
+fn line(bytes: u64, whole: Option<u64>) -> String {
+    let done = progress::bytes(bytes);
+    match whole {
+        Some(whole) => {
+            let percent = bytes.saturating_mul(100).checked_div(whole).unwrap_or(100);
+            format!("{done} of {} ({percent} %)", progress::bytes(whole))
+        }
+        None => done,
+    }
 }
 
 #[allow(

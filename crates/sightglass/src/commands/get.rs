@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{IsTerminal, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base::Timestamp;
@@ -14,13 +15,14 @@ use client::{Client, StreamName};
 use futures_util::StreamExt;
 use serde_json::json;
 
+use super::progress::{self, Progress};
 use super::{Failure, connect, times};
 use crate::cli::{Axis, GetArgs};
 
 /// Runs the command.
 pub fn run(args: &GetArgs) -> Result<ExitCode, Failure> {
     let client = connect::client(&args.server)?;
-    let mut writer = Writer::new(args)?;
+    let mut writer = Writer::new(args, &client)?;
     super::small_runtime()?.block_on(async {
         let time = args.seconds.map_or(Duration::MAX, Duration::from_secs);
         let outcome = tokio::select! {
@@ -28,6 +30,7 @@ pub fn run(args: &GetArgs) -> Result<ExitCode, Failure> {
             _ = tokio::signal::ctrl_c() => Ok(()),
         };
         // What was read is made whole whatever came after.
+        writer.progress.clear();
         writer.finish()?;
         outcome?;
         writer.conclude(args);
@@ -51,6 +54,7 @@ async fn read(args: &GetArgs, client: &Client, writer: &mut Writer) -> Result<()
             to: to.unwrap_or(now),
         };
         let listed = client.list_fragments(&stream, &range).await?;
+        writer.expected = Some(listed.len());
         let mut fragments = Box::pin(client.read_fragments(&stream, &listed, BatchOptions::default()));
         while let Some(fragment) = fragments.next().await {
             writer.write(&fragment?)?;
@@ -110,10 +114,14 @@ struct Writer {
     json: bool,
     fragments: u64,
     bytes: u64,
+    /// Fragments that will come, where that is known.
+    expected: Option<usize>,
+    first: Option<Timestamp>,
+    progress: Progress,
 }
 
 impl Writer {
-    fn new(args: &GetArgs) -> Result<Self, Failure> {
+    fn new(args: &GetArgs, client: &Client) -> Result<Self, Failure> {
         Ok(Writer {
             output: open(args.output.as_deref())?,
             merge: (!args.raw).then(|| {
@@ -124,7 +132,27 @@ impl Writer {
             json: args.json,
             fragments: 0,
             bytes: 0,
+            expected: None,
+            first: None,
+            progress: Progress::new(Arc::clone(client.clock()), !args.json),
         })
+    }
+
+    /// Says how far it is: fragments, bytes, and how long the film plays so far.
+    fn show(&mut self, fragment: &Fragment) {
+        let last = fragment.frames.last().and_then(|frame| fragment.time_of(frame));
+        let last = last.or(fragment.start.producer_timestamp);
+        self.first = self.first.or(fragment.start.producer_timestamp);
+        let first = self.first;
+        let (fragments, bytes, expected) = (self.fragments, self.bytes, self.expected);
+        self.progress.show(|| {
+            let plays = progress::play_time(
+                last.zip(first)
+                    .map_or(0, |(last, first)| last.millis() - first.millis()),
+            );
+            let of = expected.map(|whole| format!(" of {whole}")).unwrap_or_default();
+            format!("{fragments}{of} fragments, {}, {plays}", progress::bytes(bytes))
+        });
     }
 
     fn write(&mut self, fragment: &Fragment) -> Result<(), Failure> {
@@ -147,6 +175,7 @@ impl Writer {
             self.bytes += piece.len() as u64;
         }
         self.fragments += 1;
+        self.show(fragment);
         if self.json && matches!(self.output, Output::File(_)) {
             let start = &fragment.start;
             let row = json!({
@@ -162,13 +191,16 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the film's length into its head, where that can be done.
+    /// Gives the film its seek index, and its length in its head, where that can be done.
     fn finish(&mut self) -> Result<(), Failure> {
         match &mut self.output {
             Output::File(file) => {
-                if let Some(patch) = self.merge.as_ref().and_then(Merge::finish) {
-                    file.seek(SeekFrom::Start(patch.offset))?;
-                    file.write_all(&patch.bytes)?;
+                if let Some(ending) = self.merge.as_ref().and_then(Merge::finish) {
+                    file.write_all(&ending.tail)?;
+                    for patch in &ending.patches {
+                        file.seek(SeekFrom::Start(patch.offset))?;
+                        file.write_all(&patch.bytes)?;
+                    }
                 }
                 Ok(file.flush()?)
             }

@@ -9,6 +9,7 @@ mod get;
 mod keys;
 mod models;
 mod play;
+mod progress;
 mod put;
 mod serve;
 mod times;

@@ -1,19 +1,20 @@
 //! `sightglass put STREAM SOURCE`: sends a file, a pipe, or whatever ffmpeg can read, into a video stream, and loses none
 //! of it while the server is away.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::Read;
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::Mutex;
 
-use base::Timestamp;
+use base::{Clock, Timestamp};
 use client::producer::{FeedOptions, Pace, Producer, ProducerConfig, ProducerEvent, ProducerStats, advice};
 use client::{Ack, Client, EventType, Service, StreamName, TimecodeType};
 use serde_json::{Value, json};
 use tokio::io::AsyncRead;
 use tokio::process::{Child, Command};
 
+use super::progress::Progress;
 use super::{Failure, connect};
 use crate::cli::{PutArgs, Timestamps};
 
@@ -33,7 +34,7 @@ async fn put(args: &PutArgs, client: Client) -> Result<ExitCode, Failure> {
     if let Some(hours) = args.create {
         create(&client, &args.stream, hours).await?;
     }
-    let report = Arc::new(Mutex::new(Report::new(args.json)));
+    let report = Arc::new(Mutex::new(Report::new(args.json, Arc::clone(client.clock()))));
     let mut config = ProducerConfig::new(StreamName::Name(args.stream.clone()));
     config.give_up_after = args.give_up_after.map(std::time::Duration::from_secs);
     let shown = Arc::clone(&report);
@@ -63,7 +64,7 @@ async fn put(args: &PutArgs, client: Client) -> Result<ExitCode, Failure> {
     };
     let finished = producer.finish().await;
     if let Ok(mut report) = report.lock() {
-        report.end_line();
+        report.progress.clear();
     }
     let stats = match finished {
         Ok(stats) => stats,
@@ -186,18 +187,16 @@ fn through_ffmpeg(source: &str) -> Result<(Source, Option<Child>), Failure> {
 /// only what went wrong.
 struct Report {
     json: bool,
-    moving: bool,
     fragments: u64,
-    line: bool,
+    progress: Progress,
 }
 
 impl Report {
-    fn new(json: bool) -> Self {
+    fn new(json: bool, clock: Arc<dyn Clock>) -> Self {
         Report {
             json,
-            moving: !json && std::io::stdout().is_terminal(),
             fragments: 0,
-            line: false,
+            progress: Progress::new(clock, !json),
         }
     }
 
@@ -232,23 +231,16 @@ impl Report {
     }
 
     fn show(&mut self, ack: &Ack) {
-        if self.moving && ack.event == EventType::Persisted {
-            let number = ack.fragment_number.as_deref().unwrap_or("-");
-            print!("\r{} fragments stored, the last {number}", self.fragments);
-            let _ = std::io::stdout().flush();
-            self.line = true;
+        if ack.event == EventType::Persisted {
+            let (number, stored) = (ack.fragment_number.as_deref().unwrap_or("-"), self.fragments);
+            self.progress
+                .show(|| format!("{stored} fragments stored, the last {number}"));
         }
     }
 
     fn say(&mut self, what: &str) {
-        self.end_line();
+        self.progress.clear();
         eprintln!("{what}");
-    }
-
-    fn end_line(&mut self) {
-        if std::mem::take(&mut self.line) {
-            println!();
-        }
     }
 }
 

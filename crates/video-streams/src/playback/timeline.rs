@@ -240,7 +240,7 @@ impl Timeline {
         // Where the producer's time goes on, it is followed to the millisecond; a jump is left out.
         let end = self.media_end();
         let media_ms = match (self.last, self.entries.back()) {
-            (Some(last), Some(before)) if !jumps(&last, info.producer_timestamp) => before
+            (Some(last), Some(before)) if goes_on(&last, info.producer_timestamp) => before
                 .media_ms
                 .saturating_add(info.producer_timestamp.millis_since(last.producer_timestamp).max(1)),
             _ => end,
@@ -428,6 +428,13 @@ impl Timeline {
 
 fn jumps(last: &FragmentInfo, producer: Timestamp) -> bool {
     producer.millis_since(last.producer_end()).abs() > DISCONTINUITY_MS
+}
+
+/// Whether the media's time goes on with the producer's. So it does where sound that was sent ahead of its pictures makes a
+/// fragment end after the next begins: to move that one behind it would make gaps in both tracks, and there are none.
+fn goes_on(last: &FragmentInfo, producer: Timestamp) -> bool {
+    let overlap_ms = last.producer_end().millis_since(producer);
+    !jumps(last, producer) || (1..=i64::from(last.length_ms) / 2).contains(&overlap_ms)
 }
 
 /// What a playlist shows.

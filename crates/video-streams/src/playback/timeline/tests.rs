@@ -315,3 +315,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn sound_that_runs_ahead_of_its_pictures_makes_no_gap_in_the_media_and_a_real_jump_is_left_out() {
+    let mut store = Store::default();
+    // The first two end after the next begins; then a second is missing; then the clock is set back.
+    for (n, (producer_ms, length_ms)) in
+        (0_u32..).zip([(0, 2000), (1900, 2050), (3800, 2000), (6800, 2000), (1000, 2000)])
+    {
+        store.commit(u64::from(n), i64::from(n) * 2000, producer_ms, length_ms, 7);
+    }
+    let mut timeline = Timeline::new(live(false, Discontinuities::Never, 5, 5));
+    store.bring(&mut timeline, at(0), 10);
+    let window = timeline.window(at(0));
+    let starts: Vec<_> = window.entries.iter().map(|entry| entry.media_ms).collect();
+    assert_eq!(starts, [0, 1900, 3800, 5800, 7800]);
+}
