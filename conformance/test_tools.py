@@ -146,7 +146,7 @@ def test_a_film_can_be_sought_without_reading_it_all(tool, name, tmp_path):
     # A reader of others: every fragment has its entry, and mkvinfo finds nothing to complain about.
     said = subprocess.run(["mkvinfo", "--all", str(out)], capture_output=True, text=True)
     assert said.returncode == 0 and "Error" not in said.stdout and "(unknown" not in said.stdout, said.stdout[:4000]
-    assert said.stdout.count("+ Cue point") == len(rows) >= 30
+    assert said.stdout.count("+ Cue point") == 30 <= len(rows), "one for each key frame"
     assert said.stdout.count("+ Seek entry") == 3
 
 

@@ -14,6 +14,9 @@ use crate::reader::fragment::{Fragment, Frame};
 /// A longer time without pictures is a gap; a shorter one is jitter, as a playlist's discontinuities are counted.
 const GAP_NS: u64 = 50_000_000;
 
+/// Pictures of two fragments that lie over each other for longer belong to different recordings.
+const OVERLAP_NS: u64 = 500_000_000;
+
 /// How fragments are joined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MergeOptions {
@@ -38,20 +41,20 @@ struct Document {
     origin_ns: i128,
     /// What was left out of the producer's time, in units of the timecode scale.
     left_out: i128,
-    last: Ends,
+    /// Of the fragment before, in the file.
+    last: Option<Span>,
     /// Where the film ends.
     end: i128,
     places: Places,
     cues: CueList,
 }
 
-/// Times in the file at which a fragment ends, in units of the timecode scale.
+/// When a fragment's pictures (its frames, where it has none) begin and end, in units of the timecode scale.
 #[derive(Clone, Copy, Debug)]
-struct Ends {
-    /// Its last picture (the last frame where there are no pictures) begins.
-    last: i128,
-    /// Its last picture ends.
-    pictures: i128,
+struct Span {
+    begin: i128,
+    /// The last one is taken to be as long as those before it on average.
+    end: i128,
     /// Everything ends: sound may be sent ahead of the pictures.
     all: i128,
 }
@@ -141,11 +144,7 @@ impl Merge {
                     scale_ns: start.timecode_scale_ns,
                     origin_ns: time_ns + earliest.unwrap_or(0).min(0) * scale,
                     left_out: 0,
-                    last: Ends {
-                        last: -1,
-                        pictures: 0,
-                        all: 0,
-                    },
+                    last: None,
                     end: 0,
                     places,
                     cues: CueList::default(),
@@ -154,11 +153,12 @@ impl Merge {
             }
         }
         if let Some(document) = &mut self.document {
-            let at = document.place((time_ns - document.origin_ns) / scale, self.options.close_gaps);
+            let span = span(fragment);
+            let at = document.place((time_ns - document.origin_ns) / scale, span, self.options.close_gaps);
             let cluster_at = self.written + length(&out) - document.places.segment;
             let timecode = u64::try_from(at).unwrap_or(0);
-            document.last = put_cluster(fragment, timecode, &mut out);
-            document.end = document.end.max(document.last.all);
+            put_cluster(fragment, timecode, &mut out);
+            document.end = document.end.max(at + span.all);
             document.cues.add(cue(fragment, timecode, cluster_at));
         }
         self.fragments += 1;
@@ -190,20 +190,28 @@ impl Merge {
 }
 
 impl Document {
-    /// Where a fragment goes whose producer says `at`: there, as long as it comes after what is in the file. A little
-    /// jitter between fragments is the camera's, and stays.
-    fn place(&mut self, at: i128, close_gaps: bool) -> i128 {
-        let wanted = at - self.left_out;
-        let goes_back = wanted <= self.last.last;
-        let gap_from = self.last.pictures + i128::from(GAP_NS / self.scale_ns.max(1));
-        let closes = close_gaps && wanted > gap_from;
-        if !(goes_back || closes) {
-            return wanted;
+    /// Where a fragment goes whose producer says `at`: there, as long as its pictures follow those before it. A little
+    /// jitter between fragments is the camera's and stays, as does what encoders that reorder pictures make of the border
+    /// between two fragments.
+    fn place(&mut self, at: i128, span: Span, close_gaps: bool) -> i128 {
+        let units = |ns: u64| i128::from(ns / self.scale_ns.max(1));
+        let mut placed = at - self.left_out;
+        if let Some(last) = self.last {
+            let begin = placed + span.begin;
+            let goes_back = begin <= last.begin || begin + units(OVERLAP_NS) < last.end;
+            let closes = close_gaps && begin > last.end + units(GAP_NS);
+            if goes_back || closes {
+                placed = last.end - span.begin;
+                if close_gaps {
+                    self.left_out = at - placed;
+                }
+            }
         }
-        let placed = self.last.pictures;
-        if close_gaps {
-            self.left_out = at - placed;
-        }
+        self.last = Some(Span {
+            begin: placed + span.begin,
+            end: placed + span.end,
+            all: placed + span.all,
+        });
         placed
     }
 }
@@ -305,27 +313,44 @@ fn vint(bytes: &[u8], at: usize, marked: bool) -> Option<(u64, usize)> {
     Some((value & mask, len))
 }
 
+/// When its pictures and its frames begin and end, after the time of its cluster.
+fn span(fragment: &Fragment) -> Span {
+    let all = || fragment.frames.iter().map(|frame| relative(fragment, frame));
+    let leader = fragment.start.video().or(fragment.start.tracks.first());
+    let leads = |frame: &&Frame| leader.is_none_or(|leader| frame.track == leader.number);
+    let mut times: Vec<i128> = fragment
+        .frames
+        .iter()
+        .filter(leads)
+        .map(|frame| relative(fragment, frame))
+        .collect();
+    if times.is_empty() {
+        times.extend(all());
+    }
+    let begin = times.iter().min().copied().unwrap_or(0);
+    let last = times.iter().max().copied().unwrap_or(0);
+    let step = i128::try_from(times.len())
+        .ok()
+        .and_then(|count| (last - begin).checked_div(count - 1))
+        .unwrap_or(1)
+        .max(1);
+    Span {
+        begin,
+        end: last + step,
+        all: all().max().unwrap_or(0).max(last + step),
+    }
+}
+
 /// Appends a fragment's frames as a cluster at this time.
-fn put_cluster(fragment: &Fragment, timecode: u64, out: &mut Vec<Bytes>) -> Ends {
+fn put_cluster(fragment: &Fragment, timecode: u64, out: &mut Vec<Bytes>) {
     let mut body = Vec::with_capacity(2 * fragment.frames.len());
-    let (mut head, mut latest) = (BytesMut::with_capacity(32), 0);
-    let mut times = Vec::with_capacity(fragment.frames.len());
-    let leader = fragment
-        .start
-        .video()
-        .or(fragment.start.tracks.first())
-        .map(|track| track.number);
+    let mut head = BytesMut::with_capacity(32);
     for frame in &fragment.frames {
-        let relative = relative(fragment, frame);
-        let clamped = relative.clamp(i128::from(i16::MIN), i128::from(i16::MAX));
+        let clamped = relative(fragment, frame).clamp(i128::from(i16::MIN), i128::from(i16::MAX));
         let relative_time = i16::try_from(clamped).unwrap_or(0);
         writer::put_simple_block_head(&mut head, frame.track, relative_time, frame.key, frame.data.len());
         body.push(head.split().freeze());
         body.push(frame.data.clone());
-        latest = latest.max(relative);
-        if leader.is_none_or(|leader| frame.track == leader) {
-            times.push(relative);
-        }
     }
     let mut time = BytesMut::new();
     writer::put_unsigned(&mut time, id::TIMECODE, timecode);
@@ -334,17 +359,4 @@ fn put_cluster(fragment: &Fragment, timecode: u64, out: &mut Vec<Bytes>) -> Ends
     head.put_slice(&time);
     out.push(head.freeze());
     out.append(&mut body);
-    // The last frame is taken to be as long as those before it on average.
-    let count = i128::try_from(times.len()).unwrap_or(1);
-    let (first, last) = (times.iter().min().copied(), times.iter().max().copied());
-    let step = match (first, last) {
-        (Some(first), Some(last)) if count > 1 => ((last - first) / (count - 1)).max(1),
-        _ => 1,
-    };
-    let (begin, last) = (i128::from(timecode), last.unwrap_or(0).max(0));
-    Ends {
-        last: begin + last,
-        pictures: begin + last + step,
-        all: begin + latest.max(last + step),
-    }
 }
