@@ -228,8 +228,15 @@ def test_the_options_decide_what_a_playlist_holds(server, name):
     assert flags(DiscontinuityMode="ON_DISCONTINUITY", **on_demand(**RANGE)) == ([False, *jumps[:2], True], 2)
     few = text(media_playlist(hls_url(server, name, MaxMediaPlaylistFragmentResults=2, **on_demand(**RANGE))))
     assert len(uris(few)) == 2
-    url = dash_url(server, name, **on_demand(**RANGE, protocol="DASH"))
-    assert refusal(url) == ("InvalidCodecPrivateDataException", 400), "DASH has no second initialisation segment"
+    # DASH has no second initialisation segment.
+    stored = on_demand(**RANGE, protocol="DASH")
+    assert code_of(lambda: dash_url(server, name, **stored)) == ("InvalidCodecPrivateDataException", 400)
+    listed = lambda url: len(segments_read_by_others(fetch(url)[2])[1][0][1])
+    assert listed(dash_url(server, name, MaxManifestFragmentResults=3, **stored)) == 3, "what comes before the change"
+    live = dash_url(server, name)
+    assert listed(live) == 1, "what comes after it"
+    persisted(put(server, name, head(track()) + mkv.cluster(START_MS + 360, mkv.block(picture()))))
+    assert refusal(live) == ("InvalidCodecPrivateDataException", 400), "a change in a session"
 
 
 class Camera(threading.Thread):

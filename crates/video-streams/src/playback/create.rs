@@ -10,6 +10,7 @@ use wire::kinesisvideo_archived_media::{
     HLSFragmentSelectorType, HLSPlaybackMode, op,
 };
 
+use super::dash::{begin_behind_codec_change, changes_codec, codec_change};
 use super::session::{Discontinuities, Mode, Protocol, Session};
 use crate::VideoStreams;
 use crate::archive;
@@ -167,12 +168,22 @@ impl VideoStreams {
             .and_then(|most| u16::try_from(most).ok())
             .unwrap_or(default);
         let most = most.clamp(1, limits::PLAYLIST_FRAGMENTS_MAX);
-        let stock = self
+        let mut stock = self
             .stock(&state, &wanted, (start, end), usize::from(most), now)
             .await?;
         // What cannot be played is refused now and not when it is played.
         archive::check_declared(&*state.stores().durable, &state, &stock.sample).await?;
-        archive::load(&*state.stores().durable, state.id, &stock.sample).await?;
+        let sample = archive::load(&*state.stores().durable, state.id, &stock.sample).await?;
+        if wanted.protocol == Protocol::Dash {
+            match wanted.mode {
+                Mode::Live => begin_behind_codec_change(&mut stock.listed),
+                Mode::OnDemand if changes_codec(&stock.listed, wanted.producer_time, usize::from(most)) => {
+                    let track = sample.video().or(sample.audio());
+                    return Err(codec_change(track.map(|track| &*track.config)).into());
+                }
+                Mode::OnDemand | Mode::LiveReplay => {}
+            }
+        }
         let first = stock.listed.first().copied().unwrap_or(stock.sample);
         let longest_ms = stock.listed.iter().map(|info| info.length_ms).max().unwrap_or(0);
         let mut session = Session {
@@ -223,11 +234,13 @@ impl VideoStreams {
             false => storage::TimeAxis::Server,
         };
         let live = wanted.mode == Mode::Live;
+        // A manifest of DASH is of one codec, which all that it will list must have.
+        let whole = live || (wanted.mode == Mode::OnDemand && wanted.protocol == Protocol::Dash);
         let query = FragmentQuery {
             newest_first: live,
             ..FragmentQuery::first(
                 FragmentRange::Time(axis, start, end),
-                if live {
+                if whole {
                     most.max(limits::SAMPLE_FRAGMENTS)
                 } else {
                     limits::SAMPLE_FRAGMENTS

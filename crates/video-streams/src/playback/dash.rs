@@ -7,6 +7,7 @@
 use base::{ApiError, Handle, Reply, Request, Timestamp};
 use packaging::dash::{Kind, Manifest, Representation, Segment};
 use packaging::{PackagingError, TrackConfig};
+use storage::FragmentInfo;
 use wire::kinesisvideo_archived_media::{GetDASHManifestInput, PlayerOutput, op};
 
 use super::hls::Character;
@@ -41,8 +42,36 @@ impl Handle<op::GetDASHManifest> for VideoStreams {
     }
 }
 
+fn is_other_codec(one: &FragmentInfo, other: &FragmentInfo) -> bool {
+    one.tracks_hash != 0 && other.tracks_hash != 0 && one.tracks_hash != other.tracks_hash
+}
+
+/// Leaves of what a live session would begin with, the oldest first, what has the codec of the newest: all that comes will
+/// have it too.
+pub(super) fn begin_behind_codec_change(listed: &mut Vec<FragmentInfo>) {
+    if let Some(newest) = listed.last().copied()
+        && let Some(last) = listed.iter().rposition(|info| is_other_codec(info, &newest))
+    {
+        listed.drain(..=last);
+    }
+}
+
+/// Whether the first `most` fragments that are played of a stored range differ in codec. The range is refused when the
+/// session is made rather than when it is played.
+pub(super) fn changes_codec(listed: &[FragmentInfo], producer_time: bool, most: usize) -> bool {
+    // Of equal producer times the last one is played.
+    let nexts = listed.iter().skip(1).map(Some).chain([None]);
+    let same_time = |info: &FragmentInfo, next: Option<&FragmentInfo>| {
+        producer_time && next.is_some_and(|next| next.producer_timestamp == info.producer_timestamp)
+    };
+    let played = listed.iter().zip(nexts).filter(|(info, next)| !same_time(info, *next));
+    let mut played = played.map(|(info, _)| info).take(most);
+    let Some(first) = played.next() else { return false };
+    played.any(|info| is_other_codec(first, info))
+}
+
 /// A DASH session tolerates no change of codec.
-fn codec_change(config: Option<&TrackConfig>) -> MediaError {
+pub(super) fn codec_change(config: Option<&TrackConfig>) -> MediaError {
     MediaError::Packaging(PackagingError::InvalidCodecPrivateData {
         track: config.map_or(0, TrackConfig::number),
         codec: config.map_or_else(String::new, |config| config.codecs().to_owned()),
@@ -139,4 +168,51 @@ fn representations<'a>(player: &Player, character: &'a Character) -> Vec<Represe
             media: format!("getMP4MediaFragment.mp4?FragmentNumber=$Number$&SessionToken={token}&TrackNumber={track}"),
         });
     made.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fragments(of: &[(i64, u64)]) -> Vec<FragmentInfo> {
+        let infos = of.iter().zip(1_u64..).map(|((time, tracks_hash), n)| FragmentInfo {
+            number: crate::testing::number(n),
+            server_timestamp: Timestamp::from_millis(*time),
+            producer_timestamp: Timestamp::from_millis(*time),
+            length_ms: 1000,
+            size: 1,
+            header_len: 1,
+            position: n,
+            frame_count: 1,
+            tracks_hash: *tracks_hash,
+        });
+        infos.collect()
+    }
+
+    #[test]
+    fn a_live_session_begins_behind_the_last_change_of_codec() {
+        for (of, left) in [
+            (&[(0, 7), (1, 7), (2, 7)][..], 3),
+            (&[(0, 7), (1, 8), (2, 8)][..], 2),
+            (&[(0, 7), (1, 0), (2, 8)][..], 2),
+            (&[(0, 8), (1, 7), (2, 8)][..], 1),
+            (&[][..], 0),
+        ] {
+            let mut listed = fragments(of);
+            begin_behind_codec_change(&mut listed);
+            assert_eq!(listed.len(), left, "{of:?}");
+        }
+    }
+
+    #[test]
+    fn a_stored_range_is_refused_only_for_what_its_manifest_would_list() {
+        let range = fragments(&[(0, 7), (1, 8), (1, 7), (2, 7), (3, 8)]);
+        assert!(changes_codec(&range, false, 5) && changes_codec(&range, true, 5));
+        assert!(
+            !changes_codec(&range, true, 3),
+            "of equal producer times the last one is played"
+        );
+        assert!(changes_codec(&range, false, 3));
+        assert!(!changes_codec(&[], true, 3));
+    }
 }
