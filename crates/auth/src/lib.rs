@@ -8,6 +8,7 @@
 //!
 //! It refuses to know HTTP crates, the services, and how keys are stored: a [`KeyTable`] keeps sealed records for it.
 
+pub mod data_key;
 pub mod date;
 pub mod error;
 pub mod head;
@@ -15,6 +16,7 @@ pub mod keyring;
 pub mod keys;
 pub mod limits;
 pub mod policy;
+pub mod resource_policy;
 pub mod seal;
 pub mod sign;
 pub mod sigv4;
@@ -22,11 +24,13 @@ pub mod sts;
 
 mod canonical;
 
+pub use data_key::DataKey;
 pub use error::AuthError;
 pub use head::{PayloadHash, RequestHead};
 pub use keyring::{KeyRing, KeyRingError};
 pub use keys::{Credentials, Grant, KeyError, KeyInfo, KeyStore, KeyTable, KeyTableError, MemoryKeyTable, Secret};
 pub use policy::{Policy, PolicyError, access_denied};
+pub use resource_policy::{ResourcePolicy, Verdict};
 pub use seal::{Form, SealError};
 pub use sign::{Scope, payload_hash, presign, sign};
 pub use sigv4::{Authenticator, Claim};

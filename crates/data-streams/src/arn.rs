@@ -1,4 +1,4 @@
-//! Names and ARNs of streams, and the ids of shards.
+//! Names and ARNs of streams and consumers, and the ids of shards.
 
 use base::ResourceName;
 use storage::ShardId;
@@ -9,15 +9,65 @@ pub fn stream_arn(name: &ResourceName) -> String {
     format!("arn:aws:kinesis:{region}:{account}:stream/{name}")
 }
 
-/// The stream that an ARN names; `None` if it is not the ARN of a data stream.
-pub fn parse_stream_arn(arn: &str) -> Option<ResourceName> {
+/// `STREAM_ARN/consumer/NAME:SECONDS`
+pub fn consumer_arn(stream_arn: &str, name: &str, created_s: i64) -> String {
+    format!("{stream_arn}/consumer/{name}:{created_s}")
+}
+
+/// A consumer as its ARN names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerName {
+    /// Its name.
+    pub name: String,
+    /// When it was registered, in seconds since the epoch.
+    pub created_s: i64,
+}
+
+/// What an ARN of this service names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// The stream.
+    pub stream: ResourceName,
+    /// The consumer of the stream, where it is one that is named.
+    pub consumer: Option<ConsumerName>,
+}
+
+fn legal_name(name: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    (1..=128).contains(&name.len()) && name.bytes().all(legal)
+}
+
+/// The stream or consumer that an ARN names; `None` if it is neither's.
+pub fn parse_arn(arn: &str) -> Option<Resource> {
     let mut parts = arn.splitn(6, ':');
     let head = parts.next() == Some("arn") && parts.next()?.starts_with("aws") && parts.next() == Some("kinesis");
     let (region, account) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    let name = parts.next()?.strip_prefix("stream/")?.to_owned();
-    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-    let named = (1..=128).contains(&name.len()) && name.bytes().all(legal);
-    (head && named).then_some(ResourceName { account, region, name })
+    let rest = parts.next()?.strip_prefix("stream/")?;
+    let (name, consumer) = match rest.split_once("/consumer/") {
+        None => (rest, None),
+        Some((name, consumer)) => (name, Some(parse_consumer(consumer)?)),
+    };
+    let stream = ResourceName {
+        account,
+        region,
+        name: name.to_owned(),
+    };
+    (head && legal_name(name)).then_some(Resource { stream, consumer })
+}
+
+fn parse_consumer(text: &str) -> Option<ConsumerName> {
+    let (name, seconds) = text.split_once(':')?;
+    let digits = seconds.bytes().all(|b| b.is_ascii_digit());
+    let created_s = seconds.parse().ok().filter(|_| digits)?;
+    legal_name(name).then(|| ConsumerName {
+        name: name.to_owned(),
+        created_s,
+    })
+}
+
+/// The stream that an ARN names; `None` if it is not the ARN of a data stream.
+pub fn parse_stream_arn(arn: &str) -> Option<ResourceName> {
+    parse_arn(arn).filter(|r| r.consumer.is_none()).map(|r| r.stream)
 }
 
 /// `shardId-000000000007`
@@ -63,6 +113,26 @@ mod tests {
             "shardId-+00000000007",
         ] {
             assert_eq!(parse_shard_id(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_consumers_arn_names_its_stream_and_its_second() {
+        let stream = "arn:aws:kinesis:us-west-2:000000000000:stream/faces";
+        let arn = consumer_arn(stream, "app", 1_767_323_045);
+        let named = parse_arn(&arn).unwrap();
+        assert_eq!(stream_arn(&named.stream), stream);
+        let consumer = named.consumer.unwrap();
+        assert_eq!((consumer.name.as_str(), consumer.created_s), ("app", 1_767_323_045));
+        for bad in [
+            "/consumer/app",
+            "/consumer/app:",
+            "/consumer/app:x",
+            "/consumer/:1",
+            "/consumer/a/b:1",
+            "/consumer/app:+1",
+        ] {
+            assert_eq!(parse_arn(&format!("{stream}{bad}")), None, "{bad}");
         }
     }
 }

@@ -1,7 +1,11 @@
 //! What goes wrong, and how each is told to a caller.
 
-use base::{AccountId, ApiError};
-use storage::CatalogError;
+use base::{AccountId, ApiError, ResourceName};
+use storage::{CatalogError, ShardId};
+
+use crate::arn::shard_id_text;
+use crate::limits;
+use crate::stored::StreamRecord;
 
 /// Why [`DataStreams::put`](crate::DataStreams::put) stored nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,4 +84,56 @@ fn full() -> ApiError {
         "disk full",
     )
     .with_status(500)
+}
+
+/// The model's rules were kept, but what was asked is not possible with this stream.
+pub fn validation(message: impl Into<String>) -> ApiError {
+    ApiError::client("ValidationException", message)
+}
+
+/// Refuses what needs a stream that is not being changed.
+pub fn not_active(record: &StreamRecord, name: &ResourceName) -> Result<(), ApiError> {
+    if record.reshard.is_none() {
+        return Ok(());
+    }
+    Err(ApiError::client(
+        "ResourceInUseException",
+        format!(
+            "Stream {} under account {} not ACTIVE, instead in state UPDATING",
+            name.name, name.account
+        ),
+    ))
+}
+
+/// More shards than there may be.
+pub fn shard_limit(name: &ResourceName, there: usize, more: usize) -> ApiError {
+    ApiError::client(
+        "LimitExceededException",
+        format!(
+            "This request would exceed the shard limit for the account {} in {}. Current shard count for the account: {there}. \
+             Limit: {}; {} for one stream. Number of additional shards that would have resulted from this request: {more}.",
+            name.account,
+            name.region,
+            limits::SHARDS_PER_ACCOUNT_MAX,
+            limits::SHARDS_PER_STREAM_MAX
+        ),
+    )
+}
+
+/// A consumer that is not there.
+pub fn consumer_not_found(name: &str, account: AccountId) -> ApiError {
+    ApiError::client(
+        "ResourceNotFoundException",
+        format!("Consumer {name}, account {account} not found."),
+    )
+}
+
+/// AWS's words for a shard that has too much to do.
+pub fn rate_exceeded(shard: ShardId, name: &ResourceName) -> String {
+    format!(
+        "Rate exceeded for shard {} in stream {} under account {}.",
+        shard_id_text(shard),
+        name.name,
+        name.account
+    )
 }

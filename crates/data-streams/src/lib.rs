@@ -9,20 +9,21 @@
 //! belonged to the old stream (iterators, page tokens, a [`StreamId`]) does not reach the new one.
 
 mod arn;
-mod consume;
-mod control;
+mod consumers;
 mod error;
 mod hash;
 pub mod limits;
-mod produce;
+mod page;
 mod records;
 mod service;
 mod shards;
 mod state;
-mod token;
+mod stored;
+mod streams;
+mod target;
 
 pub use arn::stream_arn;
 pub use error::PutError;
 pub use hash::HashKey;
-pub use service::{DataStreams, Parts, StartError, StreamDeleted};
+pub use service::{DataStreams, Parts, Settings, StartError, StreamDeleted};
 pub use storage::{SequenceNumber, StreamId};

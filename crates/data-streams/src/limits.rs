@@ -51,3 +51,62 @@ pub const SWEEP_INTERVAL_MS: u64 = 60_000;
 
 /// Deletions that a slow listener may lag behind before it is told that it missed some.
 pub const DELETIONS_KEPT: usize = 1024;
+
+/// Shards of one stream that are kept in its record, open and closed ones: what one value of the catalog holds.
+pub const SHARDS_KEPT_MAX: usize = 3000;
+
+/// Numbers of shards that a stream can use up: sequence numbers hold 16 bits of them.
+pub const SHARD_NUMBERS_MAX: u32 = 65_536;
+
+/// How often UpdateShardCount may be called for a stream in 24 hours, where AWS's limits are kept (its API reference).
+pub const SCALINGS_PER_DAY_MAX: usize = 10;
+
+/// 24 hours.
+pub const DAY_MS: i64 = 86_400_000;
+
+/// What is written to a shard in a second: 1 MiB (developer guide), where AWS's limits are kept and for on-demand streams.
+pub const SHARD_WRITE_BYTES_PER_S: u64 = 1024 * 1024;
+
+/// Records that are written to a shard in a second (developer guide).
+pub const SHARD_WRITE_RECORDS_PER_S: u64 = 1000;
+
+/// What GetRecords reads from a shard in a second, where AWS's limits are kept: 2 MiB (developer guide).
+pub const SHARD_READ_BYTES_PER_S: u64 = 2 * 1024 * 1024;
+
+/// Calls of GetRecords for a shard in a second, where AWS's limits are kept (developer guide).
+pub const SHARD_READS_PER_S: u64 = 5;
+
+/// Time between two looks at the load of on-demand streams. Ours.
+pub const SCALE_INTERVAL_MS: u64 = 10_000;
+
+/// An on-demand stream that had little to do for so long gets fewer shards. Ours: AWS says nothing of it.
+pub const SCALE_DOWN_AFTER_MS: i64 = DAY_MS;
+
+/// Shortest and longest retention in hours (API reference of IncreaseStreamRetentionPeriod).
+pub const RETENTION_HOURS: std::ops::RangeInclusive<i32> = 24..=8760;
+
+/// Consumers of one stream (API reference of RegisterStreamConsumer).
+pub const CONSUMERS_PER_STREAM_MAX: usize = 20;
+
+/// Consumers in one answer of ListStreamConsumers unless the caller says otherwise (service model).
+pub const LIST_CONSUMERS_DEFAULT: usize = 100;
+
+/// How long a subscription to a shard lives (API reference of SubscribeToShard: up to 5 minutes).
+pub const SUBSCRIPTION_MS: u64 = 300_000;
+
+/// A consumer cannot subscribe again to a shard within so long of the last time (API reference of SubscribeToShard).
+pub const SUBSCRIPTION_HELD_MS: u64 = 5_000;
+
+/// A subscription to a shard where nothing happens says so in such intervals. Ours; the KCL gives up after 35 s of silence.
+pub const SUBSCRIPTION_SILENCE_MS: u64 = 5_000;
+
+/// Records and bytes of one event of a subscription. Ours: small enough to be sent at once, far above what arrives at once.
+pub const EVENT_RECORDS_MAX: usize = 2_000;
+/// See [`EVENT_RECORDS_MAX`].
+pub const EVENT_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// How long a record waits for the shards of its stream to be changed.
+pub const RESHARD_WAIT_MS: u64 = 10_000;
+
+/// Bytes of a tag's key and value are checked by the model; a key may not begin so (tagging reference).
+pub const TAG_PREFIX_RESERVED: &str = "aws:";

@@ -5,22 +5,23 @@ use std::ops::Bound;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use auth::KeyRing;
+use auth::{KeyRing, ResourcePolicy, Verdict};
 use base::metrics::{IntCounterVec, MetricError, Metrics};
 use base::{AccountId, ApiError, Caller, Clock, Region, ResourceName, Timestamp};
-use bytes::Bytes;
 use futures_util::future::try_join_all;
 use parking_lot::{Mutex, RwLock};
-use storage::{Catalog, CatalogError, NewRecord, RecordLog, SequenceNumber, ShardId, StreamId};
-use tokio::sync::broadcast;
-use wire::{Registry, kinesis};
+use storage::{Catalog, CatalogError, RecordLog, ShardId, StreamId};
+use tokio::sync::{broadcast, watch};
+use wire::{Registry, WireOperation, kinesis};
 
 use crate::arn::parse_stream_arn;
-use crate::error::{PutError, catalog_failure, invalid, log_failure, stream_not_found};
-use crate::hash::HashKey;
+use crate::consumers::Subscriptions;
+use crate::error::{catalog_failure, invalid, log_failure, stream_not_found};
 use crate::limits;
-use crate::records::{Records, StreamRecord};
-use crate::state::StreamState;
+use crate::records::cipher::DataKey;
+use crate::records::throttle::Throttle;
+use crate::state::{Lasting, StreamState};
+use crate::stored::{Records, ShardRecord, StreamRecord};
 
 /// What the service is built on.
 #[derive(Clone)]
@@ -35,6 +36,15 @@ pub struct Parts {
     pub key_ring: Arc<KeyRing>,
     /// Where counters are registered.
     pub metrics: Metrics,
+    /// What the operator chose.
+    pub settings: Settings,
+}
+
+/// What the operator chose.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings {
+    /// Keep AWS's limits of a shard, and of UpdateShardCount, and answer their errors.
+    pub shard_limits: bool,
 }
 
 /// The service could not start.
@@ -43,6 +53,14 @@ pub enum StartError {
     /// The streams could not be read.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// A change of shards that had been cut off could not be finished.
+    #[error("data stream {name}: {why}")]
+    Reshard {
+        /// The stream.
+        name: String,
+        /// What went wrong.
+        why: String,
+    },
     /// A creation that had been cut off could not be finished.
     #[error("data stream {name}: {source}")]
     Log {
@@ -74,8 +92,13 @@ pub struct DataStreams {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) key_ring: Arc<KeyRing>,
     pub(crate) counters: Counters,
-    stored: Records,
+    pub(crate) settings: Settings,
+    pub(crate) throttle: Option<Throttle>,
+    pub(crate) subscriptions: Subscriptions,
+    pub(crate) stored: Records,
     streams: RwLock<Streams>,
+    /// Counts the changes of all streams.
+    changes: watch::Sender<u64>,
     deletions: broadcast::Sender<StreamDeleted>,
     /// Deleted streams whose records are still there.
     unfinished: Mutex<Vec<StreamId>>,
@@ -122,8 +145,12 @@ impl DataStreams {
             clock: parts.clock,
             key_ring: parts.key_ring,
             counters,
+            settings: parts.settings,
+            throttle: parts.settings.shard_limits.then(Throttle::default),
+            subscriptions: Subscriptions::default(),
             stored: Records::new(parts.catalog),
             streams: RwLock::default(),
+            changes: watch::Sender::new(0),
             deletions: broadcast::channel(limits::DELETIONS_KEPT).0,
             unfinished: Mutex::default(),
             this: this.clone(),
@@ -132,14 +159,20 @@ impl DataStreams {
         *service.unfinished.lock() = loaded.deleting;
         for (name, mut record) in loaded.streams {
             if !record.ready {
-                let made = service.make_shards(&record).await;
+                let made = service.make_shards(StreamId(record.id), &record.shards).await;
                 made.map_err(|source| StartError::Log {
                     name: name.name.clone(),
                     source,
                 })?;
-                record = service.stored.make_ready(&name, record).await?;
+                record.ready = true;
+                service.stored.replace(&name, &record).await?;
             }
-            service.remember(name, record);
+            let stream = service.remember(name, record, Arc::default());
+            let finished = service.finish_reshard(&stream).await;
+            finished.map_err(|why| StartError::Reshard {
+                name: stream.name.name.clone(),
+                why: why.to_string(),
+            })?;
         }
         Ok(service)
     }
@@ -148,50 +181,122 @@ impl DataStreams {
     pub fn register(self: &Arc<Self>, registry: &mut Registry) {
         use kinesis::op;
         registry
+            .register::<op::AddTagsToStream, _>(self)
             .register::<op::CreateStream, _>(self)
+            .register::<op::DecreaseStreamRetentionPeriod, _>(self)
+            .register::<op::DeleteResourcePolicy, _>(self)
             .register::<op::DeleteStream, _>(self)
+            .register::<op::DeregisterStreamConsumer, _>(self)
+            .register::<op::DescribeAccountSettings, _>(self)
+            .register::<op::DescribeLimits, _>(self)
             .register::<op::DescribeStream, _>(self)
+            .register::<op::DescribeStreamConsumer, _>(self)
             .register::<op::DescribeStreamSummary, _>(self)
-            .register::<op::ListStreams, _>(self)
+            .register::<op::DisableEnhancedMonitoring, _>(self)
+            .register::<op::EnableEnhancedMonitoring, _>(self)
+            .register::<op::GetRecords, _>(self)
+            .register::<op::GetResourcePolicy, _>(self)
+            .register::<op::GetShardIterator, _>(self)
+            .register::<op::IncreaseStreamRetentionPeriod, _>(self)
             .register::<op::ListShards, _>(self)
+            .register::<op::ListStreamConsumers, _>(self)
+            .register::<op::ListStreams, _>(self)
+            .register::<op::ListTagsForResource, _>(self)
+            .register::<op::ListTagsForStream, _>(self)
+            .register::<op::MergeShards, _>(self)
             .register::<op::PutRecord, _>(self)
             .register::<op::PutRecords, _>(self)
-            .register::<op::GetShardIterator, _>(self)
-            .register::<op::GetRecords, _>(self);
+            .register::<op::PutResourcePolicy, _>(self)
+            .register::<op::RegisterStreamConsumer, _>(self)
+            .register::<op::RemoveTagsFromStream, _>(self)
+            .register::<op::SplitShard, _>(self)
+            .register::<op::StartStreamEncryption, _>(self)
+            .register::<op::StopStreamEncryption, _>(self)
+            .register::<op::SubscribeToShard, _>(self)
+            .register::<op::TagResource, _>(self)
+            .register::<op::UntagResource, _>(self)
+            .register::<op::UpdateAccountSettings, _>(self)
+            .register::<op::UpdateMaxRecordSize, _>(self)
+            .register::<op::UpdateShardCount, _>(self)
+            .register::<op::UpdateStreamMode, _>(self)
+            .register::<op::UpdateStreamRecordDistributionStrategy, _>(self)
+            .register::<op::UpdateStreamWarmThroughput, _>(self);
     }
 
-    /// The work behind the calls, for ever: forgets records beyond their stream's retention, and finishes deletions.
+    /// The work behind the calls, for ever: forgets records beyond their stream's retention, finishes what was cut off, and
+    /// lets on-demand streams follow their load.
     pub async fn run(self: Arc<Self>) {
+        let (every, scale_every) = (limits::SWEEP_INTERVAL_MS, limits::SCALE_INTERVAL_MS);
+        let mut since_sweep = every;
         loop {
-            self.sweep().await;
-            tokio::time::sleep(Duration::from_millis(limits::SWEEP_INTERVAL_MS)).await;
+            if since_sweep >= every {
+                self.sweep().await;
+                since_sweep = 0;
+            }
+            let began = self.clock.monotonic();
+            tokio::time::sleep(Duration::from_millis(scale_every)).await;
+            let took = self.clock.monotonic().saturating_sub(began);
+            self.scale(i64::try_from(took.as_millis()).unwrap_or(i64::MAX)).await;
+            since_sweep += scale_every;
         }
     }
 
-    /// One round of [`DataStreams::run`].
+    /// Forgets what is beyond its retention, and finishes deletions and changes of shards that were cut off.
     pub async fn sweep(&self) {
         let unfinished = std::mem::take(&mut *self.unfinished.lock());
         for id in unfinished {
             self.finish_deletion(id).await;
         }
-        let all: Vec<_> = self
-            .streams
-            .read()
-            .values()
-            .flat_map(|streams| streams.values().cloned())
-            .collect();
-        for stream in all {
-            let kept_ms = i64::from(stream.record.retention_hours) * 3_600_000;
-            let oldest = self.clock.now().plus_millis(-kept_ms);
-            for shard in &stream.record.shards {
-                let trimmed = self.records.trim_before(stream.id, ShardId(shard.number), oldest).await;
-                match trimmed {
-                    // Not found: it was deleted meanwhile.
-                    Ok(()) | Err(storage::Error::NotFound) => {}
-                    Err(error) => tracing::warn!(%error, stream = stream.arn, "records could not be trimmed"),
-                }
+        for stream in self.all() {
+            self.trim(&stream, stream.record.horizon(self.clock.now())).await;
+            if let Err(error) = self.tidy(&stream).await {
+                tracing::warn!(%error, stream = stream.arn, "a stream could not be tidied up");
             }
         }
+        self.subscriptions.forget_ended(self.clock.monotonic());
+        if let Some(throttle) = &self.throttle {
+            throttle.forget_idle(self.clock.monotonic());
+        }
+    }
+
+    /// Forgets a stream's records that arrived before `oldest`.
+    pub(crate) async fn trim(&self, stream: &StreamState, oldest: Timestamp) {
+        for shard in &stream.record.shards {
+            let trimmed = self.records.trim_before(stream.id, ShardId(shard.number), oldest).await;
+            match trimmed {
+                // Not found: it was deleted meanwhile.
+                Ok(()) | Err(storage::Error::NotFound) => {}
+                Err(error) => tracing::warn!(%error, stream = stream.arn, "records could not be trimmed"),
+            }
+        }
+    }
+
+    /// Finishes a change of shards that met an error, and forgets closed shards of which nothing is kept.
+    async fn tidy(&self, stream: &StreamState) -> Result<(), ApiError> {
+        let horizon = stream.record.horizon(self.clock.now());
+        let mut shards = stream.record.shards.iter();
+        let expired = shards.any(|s| s.closed_ms.is_some_and(|closed| closed < horizon.millis()));
+        if stream.record.reshard.is_none() && !expired {
+            return Ok(());
+        }
+        let (name, id) = (stream.name.clone(), stream.id);
+        self.detached(stream, move |this| async move {
+            let current = this.current(&name, id)?;
+            this.finish_reshard(&current).await?;
+            let current = this.current(&name, id)?;
+            let mut record = current.record.clone();
+            if record.forget_shards(horizon) {
+                this.write(&current, record).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Every stream of every account.
+    pub(crate) fn all(&self) -> Vec<Arc<StreamState>> {
+        let streams = self.streams.read();
+        streams.values().flat_map(|own| own.values().cloned()).collect()
     }
 
     /// Finds a stream; `None` if there is none of this name.
@@ -199,71 +304,62 @@ impl DataStreams {
         self.state(name).map(|stream| stream.id)
     }
 
-    /// Writes records under one partition key, in their order, and answers with their numbers when they are durable and
-    /// can be read. `id` is what [`DataStreams::find`] gave: a stream made anew under the name is not written to.
-    pub async fn put(
-        &self,
-        name: &ResourceName,
-        id: StreamId,
-        partition_key: &str,
-        data: Vec<Bytes>,
-    ) -> Result<Vec<SequenceNumber>, PutError> {
-        let stream = self
-            .state(name)
-            .filter(|s| s.id == id)
-            .ok_or(PutError::StreamNotFound)?;
-        let max = stream.record.record_bytes_max();
-        if let Some(bytes) = data
-            .iter()
-            .map(|d| d.len() + partition_key.len())
-            .find(|bytes| *bytes > max)
-        {
-            return Err(PutError::RecordTooLarge { bytes, max });
-        }
-        let (records, bytes) = (data.len(), data.iter().map(Bytes::len).sum());
-        let shard = stream.shard_of(HashKey::of_partition_key(partition_key));
-        let arrival = self.clock.now();
-        let new = data.into_iter().map(|data| NewRecord {
-            stream: id,
-            shard,
-            partition_key: partition_key.to_owned(),
-            explicit_hash_key: None,
-            data,
-            arrival,
-        });
-        let numbers = self.records.append(new.collect()).await?;
-        self.counters.count("in", records, bytes);
-        Ok(numbers)
-    }
-
     /// Tells of every deletion from now on. A listener that lags behind is told so and asks [`DataStreams::find`].
     pub fn deletions(&self) -> broadcast::Receiver<StreamDeleted> {
         self.deletions.subscribe()
     }
 
-    /// The stream that a request names by name, by ARN, or by both.
-    pub(crate) fn resolve(
+    /// The stream that a request names by name, by ARN, or by both, if the caller may do with it what the request is for.
+    /// A stream of another account is there for those whom its policy lets in.
+    pub(crate) fn resolve<O: WireOperation>(
         &self,
         caller: &Caller,
-        name: Option<&str>,
-        arn: Option<&str>,
+        (name, arn): (Option<&str>, Option<&str>),
     ) -> Result<Arc<StreamState>, ApiError> {
-        let named = |name: &str| ResourceName {
-            account: caller.account,
-            region: caller.region.clone(),
-            name: name.to_owned(),
-        };
         let wanted = match (name, arn) {
             (_, Some(arn)) => parse_stream_arn(arn).ok_or_else(|| invalid("StreamARN is not the ARN of a stream."))?,
-            (Some(name), None) => named(name),
+            (Some(name), None) => ResourceName {
+                account: caller.account,
+                region: caller.region.clone(),
+                name: name.to_owned(),
+            },
             (None, None) => return Err(invalid("Either StreamName or StreamARN must be given.")),
         };
         if name.is_some_and(|name| name != wanted.name) {
             return Err(invalid("StreamName and StreamARN name different streams."));
         }
-        let own = wanted.account == caller.account && wanted.region == caller.region;
-        let found = self.state(&wanted).filter(|_| own);
-        found.ok_or_else(|| stream_not_found(&wanted.name, wanted.account))
+        let stream = self.state(&wanted);
+        let stream = stream.ok_or_else(|| stream_not_found(&wanted.name, wanted.account))?;
+        self.admit::<O>(caller, &stream, stream.policy.as_ref(), &stream.arn)?;
+        Ok(stream)
+    }
+
+    /// What the registry does for other operations: asks the caller's policy too, for a stream that a token names.
+    pub(crate) fn permit<O: WireOperation>(&self, caller: &Caller, stream: &StreamState) -> Result<(), ApiError> {
+        self.admit::<O>(caller, stream, stream.policy.as_ref(), &stream.arn)?;
+        match caller.authorizer.allows(O::INFO.action, &stream.arn) {
+            true => Ok(()),
+            false => Err(wire::denied(O::INFO, caller, &stream.arn)),
+        }
+    }
+
+    /// Lets a caller of the stream's own account pass unless `policy` shuts it out, and one of another account only if
+    /// `policy` lets it in.
+    pub(crate) fn admit<O: WireOperation>(
+        &self,
+        caller: &Caller,
+        stream: &StreamState,
+        policy: Option<&ResourcePolicy>,
+        resource: &str,
+    ) -> Result<(), ApiError> {
+        let own = stream.name.account == caller.account && stream.name.region == caller.region;
+        let verdict = policy.map_or(Verdict::Silent, |p| p.verdict(caller, O::INFO.action, resource));
+        match (verdict, own) {
+            (Verdict::Denied, true) => Err(wire::denied(O::INFO, caller, resource)),
+            (Verdict::Silent, true) => Ok(()),
+            (Verdict::Allowed, _) if stream.name.region == caller.region => Ok(()),
+            (_, _) => Err(stream_not_found(&stream.name.name, stream.name.account)),
+        }
     }
 
     pub(crate) fn state(&self, name: &ResourceName) -> Option<Arc<StreamState>> {
@@ -299,52 +395,114 @@ impl DataStreams {
     pub(crate) async fn create(&self, name: ResourceName, wanted: StreamRecord) -> Result<Option<()>, ApiError> {
         let this = self.shared()?;
         joined(tokio::spawn(async move {
-            let Some(record) = this.stored.create(&name, wanted).await.map_err(catalog_failure)? else {
+            let Some(mut record) = this.stored.create(&name, wanted).await.map_err(catalog_failure)? else {
                 return Ok(None);
             };
-            if let Err(error) = this.make_shards(&record).await {
-                let id = StreamId(record.id);
+            let id = StreamId(record.id);
+            if let Err(error) = this.make_shards(id, &record.shards).await {
                 this.stored.delete(&name, id).await.map_err(catalog_failure)?;
                 this.finish_deletion(id).await;
                 return Err(log_failure(error, &name.name, name.account));
             }
-            let record = this.stored.make_ready(&name, record).await.map_err(catalog_failure)?;
-            this.remember(name, record);
+            record.ready = true;
+            this.stored.replace(&name, &record).await.map_err(catalog_failure)?;
+            this.remember(name, record, Arc::default());
             Ok(Some(()))
         }))
         .await
     }
 
     /// Deletes a stream: its name is free and its records unreachable when this answers.
-    pub(crate) async fn delete(&self, stream: Arc<StreamState>) -> Result<(), ApiError> {
-        let this = self.shared()?;
-        joined(tokio::spawn(async move {
-            let name = &stream.name;
-            if !this.stored.delete(name, stream.id).await.map_err(catalog_failure)? {
+    pub(crate) async fn delete(&self, stream: &StreamState) -> Result<(), ApiError> {
+        let (name, id) = (stream.name.clone(), stream.id);
+        self.detached(stream, move |this| async move {
+            let current = this.current(&name, id)?;
+            if !this.stored.delete(&name, id).await.map_err(catalog_failure)? {
                 return Err(stream_not_found(&name.name, name.account));
             }
-            this.forget(&stream);
-            let id = stream.id;
+            this.forget(&current);
             // Nobody may be listening.
-            let _ = this.deletions.send(StreamDeleted { name: name.clone(), id });
+            let _ = this.deletions.send(StreamDeleted { name, id });
             this.finish_deletion(id).await;
             Ok(())
+        })
+        .await
+    }
+
+    /// Changes a stream's record as `change` decides; an error of it leaves all as it was.
+    pub(crate) async fn change<T: Send + 'static>(
+        &self,
+        stream: &StreamState,
+        change: impl FnOnce(&mut StreamRecord) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let (name, id) = (stream.name.clone(), stream.id);
+        self.detached(stream, move |this| async move {
+            let current = this.current(&name, id)?;
+            let mut record = current.record.clone();
+            let answer = change(&mut record)?;
+            if record != current.record {
+                this.write(&current, record).await?;
+            }
+            Ok(answer)
+        })
+        .await
+    }
+
+    /// Does something to a stream while nobody else changes it; goes on when the caller has gone.
+    pub(crate) async fn detached<T: Send + 'static, F: Future<Output = Result<T, ApiError>> + Send + 'static>(
+        &self,
+        stream: &StreamState,
+        work: impl FnOnce(Arc<Self>) -> F + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let this = self.shared()?;
+        let gate = Arc::clone(&stream.lasting.gate);
+        joined(tokio::spawn(async move {
+            let _alone = gate.lock_owned().await;
+            work(this).await
         }))
         .await
     }
 
-    fn shared(&self) -> Result<Arc<Self>, ApiError> {
+    /// A stream as it is now, if it is still the same one.
+    pub(crate) fn current(&self, name: &ResourceName, id: StreamId) -> Result<Arc<StreamState>, ApiError> {
+        let current = self.state(name).filter(|s| s.id == id);
+        current.ok_or_else(|| stream_not_found(&name.name, name.account))
+    }
+
+    /// Writes a stream's record and lets it hold from now on. Called with the stream's gate held.
+    pub(crate) async fn write(&self, stream: &StreamState, record: StreamRecord) -> Result<Arc<StreamState>, ApiError> {
+        let written = self
+            .stored
+            .replace(&stream.name, &record)
+            .await
+            .map_err(catalog_failure)?;
+        if !written {
+            return Err(stream_not_found(&stream.name.name, stream.name.account));
+        }
+        Ok(self.remember(stream.name.clone(), record, Arc::clone(&stream.lasting)))
+    }
+
+    /// Tells of every change of a stream from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Wakes those who wait for a change.
+    pub(crate) fn announce(&self) {
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    pub(crate) fn shared(&self) -> Result<Arc<Self>, ApiError> {
         let stopped = || ApiError::server("InternalFailure", "The server is stopping.", "the service was dropped");
         self.this.upgrade().ok_or_else(stopped)
     }
 
-    async fn make_shards(&self, record: &StreamRecord) -> Result<(), storage::Error> {
-        let id = StreamId(record.id);
-        let make = |shard: &crate::records::ShardRecord| {
+    pub(crate) async fn make_shards(&self, id: StreamId, shards: &[ShardRecord]) -> Result<(), storage::Error> {
+        let make = |shard: &ShardRecord| {
             let created = Timestamp::from_millis(shard.created_ms);
             self.records.create_shard(id, ShardId(shard.number), created)
         };
-        try_join_all(record.shards.iter().map(make)).await.map(drop)
+        try_join_all(shards.iter().map(make)).await.map(drop)
     }
 
     /// Deletes the records of a stream whose name is gone. A failure is tried again by the next sweep.
@@ -359,11 +517,22 @@ impl DataStreams {
         }
     }
 
-    fn remember(&self, name: ResourceName, record: StreamRecord) {
-        let stream = Arc::new(StreamState::new(name.clone(), record));
+    fn remember(&self, name: ResourceName, record: StreamRecord, lasting: Arc<Lasting>) -> Arc<StreamState> {
+        let data_key = record.data_key.as_deref().and_then(|sealed| {
+            let opened = DataKey::open(sealed, record.id, &self.key_ring, self.clock.now());
+            opened
+                .inspect_err(
+                    |error| tracing::error!(%error, stream = name.name, "a stream's data key cannot be opened"),
+                )
+                .ok()
+        });
+        let stream = Arc::new(StreamState::new(name.clone(), record, lasting, data_key));
         let mut streams = self.streams.write();
         let own = streams.entry((name.account, name.region)).or_default();
-        own.insert(name.name, stream);
+        own.insert(name.name, Arc::clone(&stream));
+        drop(streams);
+        self.announce();
+        stream
     }
 
     fn forget(&self, stream: &StreamState) {
@@ -374,6 +543,8 @@ impl DataStreams {
         {
             own.remove(&name.name);
         }
+        drop(streams);
+        self.announce();
     }
 }
 

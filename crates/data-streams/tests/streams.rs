@@ -492,7 +492,14 @@ async fn a_creation_that_was_cut_off_is_finished_at_the_next_start() {
 
     let folder = tempfile::TempDir::new().unwrap();
     let log = open_log(&folder, &server.clock);
-    let (restarted, registry) = service(&server.catalog, log.records(), &server.clock, &server.key_ring).await;
+    let (restarted, registry) = service(
+        &server.catalog,
+        log.records(),
+        &server.clock,
+        &server.key_ring,
+        Default::default(),
+    )
+    .await;
     let server = Server {
         service: restarted,
         registry,

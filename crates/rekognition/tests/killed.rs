@@ -91,6 +91,7 @@ impl Life {
             clock: clock.clone(),
             key_ring: Arc::new(KeyRing::ephemeral().unwrap()),
             metrics: metrics.clone(),
+            settings: Default::default(),
         });
         let records = records.await.unwrap();
         let rekognition = Rekognition::new(Parts {

@@ -67,6 +67,7 @@ pub async fn start(config: &Config) -> Result<Composition, Failure> {
         key_ring: ground.ring.clone(),
         clock: ground.clock.clone(),
         metrics: ground.metrics.clone(),
+        settings: config.data_streams,
     })
     .await?;
     records.register(&mut registry);

@@ -57,6 +57,8 @@ pub struct Config {
     pub clip: ClipLimits,
     /// How players are served.
     pub playback: PlaybackSettings,
+    /// Kinesis Data Streams.
+    pub data_streams: data_streams::Settings,
     /// The vision worker and its models.
     pub vision: VisionSettings,
     /// Where the messages of topics go, by the topics' ARNs.
@@ -113,9 +115,17 @@ struct File {
     max_bytes: Option<u64>,
     clip: ClipTable,
     hls: HlsTable,
+    data_streams: DataStreamsTable,
     vision: VisionSettings,
     topics: BTreeMap<String, String>,
     webhook_ca: Option<PathBuf>,
+}
+
+/// The `[data_streams]` table.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct DataStreamsTable {
+    shard_limits: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -214,6 +224,9 @@ impl Config {
             clip: file.clip.limits(),
             playback: PlaybackSettings {
                 strict: file.hls.strict,
+            },
+            data_streams: data_streams::Settings {
+                shard_limits: file.data_streams.shard_limits,
             },
             vision: file.vision,
             topics: topics(&file.topics)?,

@@ -19,6 +19,9 @@ pub enum Error {
     /// No such stream, shard or fragment; it may have been trimmed or deleted.
     #[error("not found")]
     NotFound,
+    /// The shard was closed by [`RecordLog::close_shard`](crate::RecordLog::close_shard).
+    #[error("the shard takes no more records")]
+    ShardClosed,
     /// The log was closed, or ended itself after a device failure.
     #[error("the log is closed")]
     Closed,

@@ -200,6 +200,12 @@ impl LaneCore {
             },
             Request::Shard { stream, made, reply } => self.stage_shard(stream, made, reply),
             Request::Append { records, reply } => self.stage_append(&records, reply),
+            Request::CloseShard {
+                stream,
+                shard,
+                closed,
+                reply,
+            } => self.stage_close_shard((stream, shard), closed, reply),
             Request::TrimShard {
                 stream,
                 shard,

@@ -88,6 +88,17 @@ impl LaneCore {
         }
     }
 
+    /// Nothing is written: the closing is the catalog's to remember. What is laid out is made visible first, so that who
+    /// hears that the shard is closed sees all of it.
+    pub(crate) fn stage_close_shard(&mut self, key: (StreamId, ShardId), closed: bool, reply: Reply<SequenceNumber>) {
+        self.flush();
+        if let Some(index) = self.shared.state.lock().shards.get_mut(&key) {
+            index.closed = closed;
+        }
+        let next = self.shard_place(key);
+        let _ = reply.send(next.map(|tail| SequenceNumber::before(tail.created, key.1.0, tail.next)));
+    }
+
     pub(crate) fn stage_trim_shard(&mut self, stream: StreamId, shard: ShardId, below: u64, reply: Reply<()>) {
         if let Err(error) = self.ensure_room(BLOCK) {
             let _ = reply.send(Err(error));
@@ -209,7 +220,17 @@ impl LaneCore {
         Ok(())
     }
 
+    /// Where the next record of an open shard goes.
     fn shard_tail(&mut self, key: (StreamId, ShardId)) -> Result<ShardTail, Error> {
+        let closed = self.shared.state.lock().shards.get(&key).is_some_and(|s| s.closed);
+        if closed {
+            Err(Error::ShardClosed)
+        } else {
+            self.shard_place(key)
+        }
+    }
+
+    fn shard_place(&mut self, key: (StreamId, ShardId)) -> Result<ShardTail, Error> {
         let state = self.shared.state.lock();
         let Some(control) = state.control.shard(key.0, key.1) else {
             drop(state);

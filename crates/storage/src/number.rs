@@ -133,8 +133,9 @@ impl FromStr for FragmentNumber {
     }
 }
 
-/// A record's number: 39 decimal digits, strictly increasing within a shard. It holds the millisecond of the shard's
-/// creation (so a child's numbers are above its parents'), the record's index in the shard and the shard's number.
+/// A record's number, or a place between two: 39 decimal digits, strictly increasing within a shard. It holds the
+/// millisecond of the shard's creation (so a child's numbers are above its parents'), the record's index in the shard,
+/// whether it is that record's or the place before it, and the shard's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SequenceNumber(u128);
 
@@ -143,17 +144,46 @@ pub struct SequenceNumber(u128);
 #[error("{0:?} is not a sequence number")]
 pub struct InvalidSequenceNumber(pub String);
 
+/// Set in the number of a record.
+const RECORD: u128 = 1 << 16;
+
 impl SequenceNumber {
     /// Number of the record with `index` in a shard created at `created`. Of the creation time 47 bits count (until the
-    /// year 6429), of the shard 16.
+    /// year 6429), of the index 63, of the shard 16.
     pub fn new(created: Timestamp, shard: u32, index: u64) -> Self {
+        SequenceNumber(SequenceNumber::before(created, shard, index).0 | RECORD)
+    }
+
+    /// The place before that record: above the numbers of all earlier records, and below its own. No record has it, so
+    /// "at" and "after" it mean the same.
+    pub fn before(created: Timestamp, shard: u32, index: u64) -> Self {
         let millis = u128::try_from(created.millis().max(0)).unwrap_or(0) & ((1 << 47) - 1);
-        SequenceNumber((1 << 127) | (millis << 80) | (u128::from(index) << 16) | u128::from(shard & 0xffff))
+        let index = u128::from(index & (u64::MAX >> 1));
+        SequenceNumber((1 << 127) | (millis << 80) | (index << 17) | u128::from(shard & 0xffff))
     }
 
     /// Index of the record within its shard.
     pub const fn index(self) -> u64 {
-        (self.0 >> 16) as u64
+        (self.0 >> 17) as u64 & (u64::MAX >> 1)
+    }
+
+    /// Index of the first record behind this number.
+    pub const fn next_index(self) -> u64 {
+        if self.0 & RECORD == 0 {
+            self.index()
+        } else {
+            self.index().saturating_add(1)
+        }
+    }
+
+    /// When the shard was created, as the number says it.
+    pub const fn created(self) -> Timestamp {
+        Timestamp::from_millis(((self.0 >> 80) & ((1 << 47) - 1)) as i64)
+    }
+
+    /// The shard, as the number says it: the low 16 bits of its number.
+    pub const fn shard(self) -> u32 {
+        (self.0 & 0xffff) as u32
     }
 
     /// The number as an integer.
@@ -222,11 +252,18 @@ mod tests {
 
     #[test]
     fn sequence_numbers_have_39_digits_and_children_follow_parents() {
-        let parent = SequenceNumber::new(Timestamp::from_millis(1000), 0, u64::MAX);
-        let child = SequenceNumber::new(Timestamp::from_millis(1001), 1, 0);
-        assert!(parent < child);
+        let made = Timestamp::from_millis(1000);
+        let parent = SequenceNumber::new(made, 0, u64::MAX >> 1);
+        let child = SequenceNumber::before(Timestamp::from_millis(1001), 1, 0);
+        assert!(parent < child && child < SequenceNumber::new(Timestamp::from_millis(1001), 1, 0));
         assert_eq!(parent.to_string().len(), 39);
-        assert_eq!(parent.index(), u64::MAX);
+        assert_eq!(
+            (parent.index(), parent.shard(), parent.created()),
+            (u64::MAX >> 1, 0, made)
+        );
+        let (record, place) = (SequenceNumber::new(made, 9, 4), SequenceNumber::before(made, 9, 5));
+        assert!(record < place && place < SequenceNumber::new(made, 9, 5));
+        assert_eq!((record.next_index(), place.next_index(), place.index()), (5, 5, 5));
         assert_eq!(child.to_string().parse(), Ok(child));
         for bad in ["", "12", "x", "+170141183460469231731687303715884105728"] {
             assert!(bad.parse::<SequenceNumber>().is_err(), "{bad}");

@@ -324,16 +324,21 @@ pub(crate) struct PlainRecord {
     pub partition_key: String,
     pub explicit_hash_key: Option<u128>,
     pub data: Bytes,
+    pub sealed: bool,
     pub arrival: Timestamp,
 }
 
 /// Bytes that a record takes in a payload beside its key and data.
 pub(crate) const RECORD_OVERHEAD: usize = 8 + 1 + 16 + 4 + 4;
 
+/// Flags of a record: bit 0 says that it has a hash key of its own, this one that its data are sealed.
+const SEALED: u8 = 2;
+
 /// Appends one record to a payload.
 pub(crate) fn put_record(out: &mut Vec<u8>, record: &NewRecord) {
     put_time(out, record.arrival);
-    out.push(u8::from(record.explicit_hash_key.is_some()));
+    let sealed = if record.sealed { SEALED } else { 0 };
+    out.push(u8::from(record.explicit_hash_key.is_some()) | sealed);
     out.extend_from_slice(&record.explicit_hash_key.unwrap_or(0).to_le_bytes());
     put_len(out, record.partition_key.len());
     put_len(out, record.data.len());
@@ -350,15 +355,16 @@ pub(crate) fn take_records(payload: &Bytes, count: usize) -> Option<Vec<PlainRec
     let mut records = Vec::with_capacity(count);
     for _ in 0..count {
         let arrival = r.time()?;
-        let explicit = r.u8()? != 0;
+        let flags = r.u8()?;
         let hash_key = r.u128()?;
         let (key_len, data_len) = (r.u32()? as usize, r.u32()? as usize);
         let partition_key = std::str::from_utf8(r.take(key_len)?).ok()?.to_owned();
         let data = payload.slice_ref(r.take(data_len)?);
         records.push(PlainRecord {
             partition_key,
-            explicit_hash_key: explicit.then_some(hash_key),
+            explicit_hash_key: (flags & 1 != 0).then_some(hash_key),
             data,
+            sealed: flags & SEALED != 0,
             arrival,
         });
     }
@@ -585,6 +591,7 @@ mod tests {
                 shard: ShardId(0),
                 partition_key: key,
                 explicit_hash_key: hash,
+                sealed: arrival % 2 == 0,
                 data: data.into(),
                 arrival: Timestamp::from_millis(arrival),
             }).collect();
@@ -593,7 +600,7 @@ mod tests {
             for (record, stored) in new.iter().zip(&back) {
                 prop_assert_eq!(&record.partition_key, &stored.partition_key);
                 prop_assert_eq!((&record.data, record.arrival), (&stored.data, stored.arrival));
-                prop_assert_eq!(record.explicit_hash_key, stored.explicit_hash_key);
+                prop_assert_eq!((record.explicit_hash_key, record.sealed), (stored.explicit_hash_key, stored.sealed));
             }
             prop_assert_eq!(take_records(&payload, new.len() + 1), None);
         }

@@ -62,6 +62,13 @@ pub(crate) enum Request {
         records: Vec<NewRecord>,
         reply: Reply<Vec<SequenceNumber>>,
     },
+    /// Take no more records, or take them again.
+    CloseShard {
+        stream: StreamId,
+        shard: ShardId,
+        closed: bool,
+        reply: Reply<SequenceNumber>,
+    },
     /// Drop records below an index.
     TrimShard {
         stream: StreamId,
@@ -189,6 +196,7 @@ pub(crate) fn refuse(request: Request, error: &Error) {
         Request::Commit { reply, .. } => drop(reply.send(Err(error))),
         Request::Trim { reply, .. } => drop(reply.send(Err(error))),
         Request::Append { reply, .. } => drop(reply.send(Err(error))),
+        Request::CloseShard { reply, .. } => drop(reply.send(Err(error))),
         Request::Close { reply } => drop(reply.send(Err(error))),
         Request::Begin { .. } | Request::Abort { .. } | Request::Tick => {}
     }

@@ -47,6 +47,17 @@ impl LogRecordLog {
         LogRecordLog { shared, lanes }
     }
 
+    async fn set_closed(&self, stream: StreamId, shard: ShardId, closed: bool) -> Result<SequenceNumber, Error> {
+        self.lane(stream)?
+            .ask(|reply| Request::CloseShard {
+                stream,
+                shard,
+                closed,
+                reply,
+            })
+            .await
+    }
+
     fn lane(&self, stream: StreamId) -> Result<&Arc<Queue>, Error> {
         let at = stream.0.checked_rem(self.lanes.len() as u64).unwrap_or(0);
         self.lanes.get(usize::try_from(at).unwrap_or(0)).ok_or(Error::Closed)
@@ -110,6 +121,7 @@ fn walk(
                     partition_key: record.partition_key,
                     explicit_hash_key: record.explicit_hash_key,
                     data: record.data,
+                    sealed: record.sealed,
                     arrival: record.arrival,
                 };
                 if index >= from && !see(index, stored) {
@@ -138,7 +150,7 @@ fn read(
     let wanted = |gone: u64| match from {
         Position::Trim => gone,
         Position::At(sequence) => sequence.index().max(gone),
-        Position::After(sequence) => sequence.index().saturating_add(1).max(gone),
+        Position::After(sequence) => sequence.next_index().max(gone),
     };
     let view = view(shared, key.0, key.1, |posts, gone| {
         posts
@@ -167,7 +179,7 @@ fn read(
     }
     Ok(ReadBatch {
         records,
-        next: Position::At(SequenceNumber::new(view.created, key.1.0, next)),
+        next: Position::At(SequenceNumber::before(view.created, key.1.0, next)),
         last_arrival: view.last_arrival,
         at_tip,
     })
@@ -235,6 +247,14 @@ impl RecordLog for LogRecordLog {
         Ok(sequences.into_iter().flatten().collect())
     }
 
+    async fn close_shard(&self, stream: StreamId, shard: ShardId) -> Result<SequenceNumber, Error> {
+        self.set_closed(stream, shard, true).await
+    }
+
+    async fn reopen_shard(&self, stream: StreamId, shard: ShardId) -> Result<(), Error> {
+        self.set_closed(stream, shard, false).await.map(drop)
+    }
+
     async fn read(
         &self,
         stream: StreamId,
@@ -251,7 +271,7 @@ impl RecordLog for LogRecordLog {
 
     async fn tip(&self, stream: StreamId, shard: ShardId) -> Result<Position, Error> {
         let view = view(&self.shared, stream, shard, |posts, _| posts.len())?;
-        Ok(Position::At(SequenceNumber::new(
+        Ok(Position::At(SequenceNumber::before(
             view.created,
             shard.0,
             view.next_index,
@@ -264,7 +284,7 @@ impl RecordLog for LogRecordLog {
             .shared
             .blocking(move |shared| index_at_time(shared, key, at))
             .await?;
-        Ok(Position::At(SequenceNumber::new(created, shard.0, index)))
+        Ok(Position::At(SequenceNumber::before(created, shard.0, index)))
     }
 
     fn watch(&self, stream: StreamId, shard: ShardId) -> Result<watch::Receiver<u64>, Error> {

@@ -24,6 +24,8 @@ pub struct NewRecord {
     pub explicit_hash_key: Option<u128>,
     /// Its bytes.
     pub data: Bytes,
+    /// Its bytes are for nobody without a key: kept, and told back.
+    pub sealed: bool,
     /// When it arrived.
     pub arrival: Timestamp,
 }
@@ -39,6 +41,8 @@ pub struct StoredRecord {
     pub explicit_hash_key: Option<u128>,
     /// Its bytes.
     pub data: Bytes,
+    /// Its bytes are for nobody without a key: kept, and told back.
+    pub sealed: bool,
     /// When it arrived.
     pub arrival: Timestamp,
 }
@@ -75,8 +79,17 @@ pub trait RecordLog: Send + Sync + 'static {
     async fn create_shard(&self, stream: StreamId, shard: ShardId, created: Timestamp) -> Result<(), Error>;
 
     /// Appends records and returns their numbers in the order given. All are durable when it answers; after an error some
-    /// may nevertheless be found later. [`Error::NotFound`] when one names a shard that is not there: then none is stored.
+    /// may nevertheless be found later. [`Error::NotFound`] when one names a shard that is not there, and
+    /// [`Error::ShardClosed`] when one is closed: then none is stored.
     async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<SequenceNumber>, Error>;
+
+    /// Lets a shard take no more records, until [`RecordLog::reopen_shard`] or the end of the process: who closed it keeps
+    /// that in mind. Answers when everything appended before can be read, with the number that the next record would
+    /// have had. Repeating the call is harmless.
+    async fn close_shard(&self, stream: StreamId, shard: ShardId) -> Result<SequenceNumber, Error>;
+
+    /// Takes a closing back that did not come to its end.
+    async fn reopen_shard(&self, stream: StreamId, shard: ShardId) -> Result<(), Error>;
 
     /// Records from a place on: at most `max_records`, and no more than `max_bytes` of data and keys unless the first one
     /// alone is bigger.

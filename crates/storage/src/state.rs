@@ -66,6 +66,8 @@ pub(crate) struct ShardIndex {
     /// Index behind the newest record.
     pub next_index: u64,
     pub last_arrival: Option<Timestamp>,
+    /// Takes no more records. Not in the log: who closed it knows.
+    pub closed: bool,
     pub tip: watch::Sender<u64>,
 }
 
@@ -75,6 +77,7 @@ impl ShardIndex {
             signposts: Vec::new(),
             next_index,
             last_arrival: None,
+            closed: false,
             tip: watch::Sender::new(next_index),
         }
     }

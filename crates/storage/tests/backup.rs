@@ -242,6 +242,7 @@ async fn records_faces_and_secrets_come_back_from_a_backup() {
         stream,
         shard,
         partition_key: "p".into(),
+        sealed: false,
         explicit_hash_key: None,
         data: Bytes::from(vec![n; 100]),
         arrival: created,

@@ -282,6 +282,7 @@ async fn write_log(log: &LogStore) {
         stream: RESULTS,
         shard: ShardId(0),
         partition_key: "door".into(),
+        sealed: false,
         explicit_hash_key: Some(7),
         data: Bytes::from_static(b"{}"),
         arrival: NOW,

@@ -210,6 +210,7 @@ fn record(shard: u32, key: &str, data: &[u8], arrival: i64) -> NewRecord {
         stream: RESULTS,
         shard: ShardId(shard),
         partition_key: key.to_owned(),
+        sealed: false,
         explicit_hash_key: (arrival % 2 == 0).then_some(u128::MAX - arrival as u128),
         data: Bytes::copy_from_slice(data),
         arrival: at(arrival),
@@ -259,6 +260,16 @@ async fn records_of_two_shards_come_back_in_order_after_a_restart() {
         .append(vec![record(0, "a", b"", 1), record(5, "b", b"", 1)])
         .await;
     assert!(matches!(unknown, Err(Error::NotFound)));
+    let behind = records.close_shard(RESULTS, ShardId(1)).await.unwrap();
+    assert_eq!(records.close_shard(RESULTS, ShardId(1)).await.unwrap(), behind);
+    assert!(behind > put.iter().filter(|(r, _)| r.shard.0 == 1).last().unwrap().1);
+    let closed = records
+        .append(vec![record(0, "a", b"", 1), record(1, "b", b"", 1)])
+        .await;
+    assert!(matches!(closed, Err(Error::ShardClosed)), "all or nothing");
+    let none = records.close_shard(RESULTS, ShardId(5)).await;
+    assert!(matches!(none, Err(Error::NotFound)));
+    records.reopen_shard(RESULTS, ShardId(1)).await.unwrap();
     let check = async |records: &Arc<dyn RecordLog>| {
         for shard in 0..2 {
             let want: Vec<_> = put.iter().filter(|(r, _)| r.shard.0 == shard).collect();

@@ -10,6 +10,7 @@ pub mod cbor;
 pub mod codec;
 pub mod conform;
 pub mod error;
+pub mod event_stream;
 pub mod json;
 pub mod limits;
 pub mod operation;

@@ -12,9 +12,11 @@ use base::{ApiError, Handle, Request, RequestContext};
 
 use crate::codec::{self, Codec, Decoded};
 use crate::error::{denied, not_implemented, render_error_as, render_unrouted_error};
+use crate::event_stream;
 use crate::generated::operations::SERVICES;
 use crate::operation::{Access, OperationInfo, Protocol, ServiceInfo, WireOperation};
 use crate::reply::{RawBody, RawReply, RawRequest};
+use crate::shape::Structure;
 
 /// A call under way.
 pub type Call = Pin<Box<dyn Future<Output = Result<RawReply, ApiError>> + Send>>;
@@ -258,15 +260,15 @@ impl<O: WireOperation, S: Handle<O>> Erased for Entry<O, S> {
             let (input, body) = decoded?;
             let request_id = Arc::clone(&context.request_id);
             let request = Request { context, input, body };
-            let reply = service.handle(request).await?;
-            Ok(codec::encode(
-                O::INFO,
-                codec,
-                &reply.output,
-                reply.stream,
-                reply.stream_len,
-                &request_id,
-            ))
+            let mut reply = service.handle(request).await?;
+            let events = reply.output.take_events(codec);
+            let is_events = events.is_some();
+            let (stream, len) = (reply.stream.or(events), reply.stream_len);
+            let mut raw = codec::encode(O::INFO, codec, &reply.output, stream, len, &request_id);
+            if is_events {
+                raw.content_type = event_stream::CONTENT_TYPE.into();
+            }
+            Ok(raw)
         })
     }
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use base::Timestamp;
 use bytes::Bytes;
 
+use crate::codec::Codec;
 use crate::schema::{Kind, Schema};
 use crate::value::Value;
 
@@ -29,6 +30,11 @@ pub trait Shape: Sized {
 pub trait Structure: Shape {
     /// Its members and their constraints.
     fn schema() -> &'static Schema;
+
+    /// The events of an answer that is a row of them, as bytes.
+    fn take_events(&mut self, _: Codec) -> Option<base::ByteStream> {
+        None
+    }
 }
 
 /// Hands out the members of a structure in the order of its schema.

@@ -82,18 +82,29 @@ fn shapes(model: &Model) -> Outcome<GeneratedFile> {
             Some(shape) => format!("super::{}", type_name(shape)),
             None => "()".to_owned(),
         };
+        let output = match model.event(operation)? {
+            Some(event) => {
+                let event = type_name(event);
+                format!("WithEvents<{}, super::{event}>", side("output"))
+            }
+            None => side("output"),
+        };
         let _ = writeln!(
             markers,
             "operation!({name}, {:?}, {}, {}, &OPERATIONS[{index}]);",
             model.signing_name(),
             side("input"),
-            side("output"),
+            output,
         );
     }
+    let with_events = match markers.contains("WithEvents<") {
+        true => "use crate::event_stream::WithEvents;\n",
+        false => "",
+    };
     Ok(GeneratedFile {
         path: format!("crates/wire/src/generated/{}.rs", model.service.module),
         text: format!(
-            "{HEAD}{}\n{types}\npub mod op {{\nuse crate::generated::operations::{}::OPERATIONS;\n\
+            "{HEAD}{}\n{types}\npub mod op {{\n{with_events}use crate::generated::operations::{}::OPERATIONS;\n\
              use crate::shape::operation;\n\n{markers}}}\n\nmod schema {{\n{}\n{schemas}}}\n",
             type_imports(&types),
             model.service.module,

@@ -131,7 +131,8 @@ impl Model {
             found.push(MemberModel {
                 name: member,
                 shape: target,
-                required: required.contains(&member.as_str()),
+                required: required.contains(&member.as_str())
+                    && !self.service.optional.contains(&(name, member.as_str())),
                 header,
             });
         }
@@ -154,6 +155,33 @@ impl Model {
             }
         }
         Ok(false)
+    }
+
+    /// The structure of an operation's events; errors left out. The name of an event must be that of its structure.
+    pub fn event<'a>(&'a self, operation: &'a Value) -> Outcome<Option<&'a str>> {
+        let Some(output) = self.side(operation, "output") else {
+            return Ok(None);
+        };
+        for target in self.targets(output)? {
+            if self.shape(target)?.get("eventstream").is_none() {
+                continue;
+            }
+            let members = self.shape(target)?.get("members").and_then(Value::as_object);
+            let mut events = Vec::new();
+            for (name, member) in members.into_iter().flatten() {
+                let shape = member.get("shape").and_then(Value::as_str).unwrap_or_default();
+                if self.shape(shape)?.get("exception").is_none() {
+                    events.push((name, shape));
+                }
+            }
+            return match events.as_slice() {
+                [(name, shape)] if name == shape => Ok(Some(shape)),
+                _ => Err(format!(
+                    "{target}: one event of its structure's name is known, not {events:?}"
+                )),
+            };
+        }
+        Ok(None)
     }
 
     /// The shapes that a shape names directly.

@@ -17,6 +17,8 @@ pub struct Service {
     pub supplement: Option<&'static str>,
     /// Members that name the resource of a request, by priority: the name, and for names (not ARNs) the text around it.
     pub resources: &'static [(&'static str, Option<(&'static str, &'static str)>)],
+    /// Members that the model requires and the service leaves out at times.
+    pub optional: &'static [(&'static str, &'static str)],
     /// Operations whose resource only the handler knows.
     pub by_handler: &'static [&'static str],
     /// Operations that need a signature but no permission.
@@ -31,6 +33,7 @@ const PLAIN: Service = Service {
     only: &[],
     supplement: None,
     resources: &[],
+    optional: &[],
     by_handler: &[],
     signed_only: &[],
 };
@@ -144,6 +147,8 @@ pub const SERVICES: &[Service] = &[
         version: "2013-12-02",
         module: "kinesis",
         feature: "kinesis",
+        // Absent at the end of a shard, where the consumer library wants it to be.
+        optional: &[("SubscribeToShardEvent", "ContinuationSequenceNumber")],
         resources: KINESIS,
         // The stream is named by the sealed iterator or token.
         by_handler: &["GetRecords", "ListShards"],

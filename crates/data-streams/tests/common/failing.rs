@@ -65,6 +65,14 @@ impl RecordLog for FailingLog {
         self.log.append(records).await
     }
 
+    async fn close_shard(&self, stream: StreamId, shard: ShardId) -> Result<SequenceNumber, Error> {
+        self.log.close_shard(stream, shard).await
+    }
+
+    async fn reopen_shard(&self, stream: StreamId, shard: ShardId) -> Result<(), Error> {
+        self.log.reopen_shard(stream, shard).await
+    }
+
     async fn read(
         &self,
         s: StreamId,

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use auth::KeyRing;
 use base::metrics::Metrics;
-use base::{Authorizer, Caller, ManualClock, RequestContext, SystemDisk, Timestamp};
-use data_streams::{DataStreams, Parts};
+use base::{Authorizer, ByteStream, Caller, ManualClock, RequestContext, SystemDisk, Timestamp};
+use data_streams::{DataStreams, Parts, Settings};
+use futures_util::StreamExt;
 use serde_json::Value;
 use storage::{Catalog, LogOptions, LogStore, MemoryCatalog, RecordLog};
 use tempfile::TempDir;
@@ -54,6 +55,7 @@ pub async fn service(
     records: Arc<dyn RecordLog>,
     clock: &Arc<ManualClock>,
     key_ring: &Arc<KeyRing>,
+    settings: Settings,
 ) -> (Arc<DataStreams>, Registry) {
     let service = DataStreams::open(Parts {
         catalog: catalog.clone(),
@@ -61,6 +63,7 @@ pub async fn service(
         clock: clock.clone(),
         key_ring: key_ring.clone(),
         metrics: Metrics::new(),
+        settings,
     })
     .await
     .unwrap();
@@ -74,14 +77,23 @@ impl Server {
         Server::start_with(|log| log).await
     }
 
+    /// A server that keeps AWS's limits of a shard.
+    pub async fn start_limited() -> Server {
+        Server::start_as(|log| log, Settings { shard_limits: true }).await
+    }
+
     /// A server whose record log is wrapped.
     pub async fn start_with(wrap: impl FnOnce(Arc<dyn RecordLog>) -> Arc<dyn RecordLog>) -> Server {
+        Server::start_as(wrap, Settings::default()).await
+    }
+
+    async fn start_as(wrap: impl FnOnce(Arc<dyn RecordLog>) -> Arc<dyn RecordLog>, settings: Settings) -> Server {
         let folder = TempDir::new().unwrap();
         let clock = ManualClock::at(START);
         let log = open_log(&folder, &clock);
         let catalog: Arc<dyn Catalog> = Arc::new(MemoryCatalog::new());
         let key_ring = Arc::new(KeyRing::ephemeral().unwrap());
-        let (service, registry) = service(&catalog, wrap(log.records()), &clock, &key_ring).await;
+        let (service, registry) = service(&catalog, wrap(log.records()), &clock, &key_ring, settings).await;
         Server {
             service,
             clock,
@@ -106,7 +118,7 @@ impl Server {
         } = self;
         drop((old, registry, log));
         let log = open_log(&folder, &clock);
-        let (service, registry) = service(&catalog, log.records(), &clock, &key_ring).await;
+        let (service, registry) = service(&catalog, log.records(), &clock, &key_ring, Settings::default()).await;
         Server {
             service,
             clock,
@@ -146,6 +158,17 @@ impl Server {
         operation: &str,
         body: Value,
     ) -> Result<Value, Refusal> {
+        self.answer(account, authorizer, operation, body).await.map(json)
+    }
+
+    /// The body of an answer.
+    async fn answer(
+        &self,
+        account: &str,
+        authorizer: Arc<dyn Authorizer>,
+        operation: &str,
+        body: Value,
+    ) -> Result<RawBody, Refusal> {
         let target = format!("Kinesis_20131202.{operation}");
         let address = Address {
             method: "POST",
@@ -173,7 +196,7 @@ impl Server {
             body: RawBody::Bytes(body.to_string().into()),
         };
         match route.call(context, request).await {
-            Ok(reply) => Ok(json(reply.body)),
+            Ok(reply) => Ok(reply.body),
             Err(error) => {
                 let reply = route.render_error(&error, "request");
                 Err(Refusal {
@@ -183,6 +206,30 @@ impl Server {
                 })
             }
         }
+    }
+
+    /// A subscription to a shard; its first message was read.
+    pub async fn subscribe(&self, consumer: &str, shard: u32, start: Value) -> Result<Events, Refusal> {
+        let body = serde_json::json!({
+            "ConsumerARN": consumer, "ShardId": format!("shardId-{shard:012}"), "StartingPosition": start,
+        });
+        let answer = self
+            .answer("000000000000", Arc::new(Everything), "SubscribeToShard", body)
+            .await?;
+        let RawBody::Stream(stream) = answer else {
+            panic!("no stream")
+        };
+        let mut events = Events(stream);
+        assert_eq!(
+            events.next().await,
+            Some(("initial-response".to_owned(), serde_json::json!({})))
+        );
+        Ok(events)
+    }
+
+    /// The server's time as requests write it.
+    pub fn clock_seconds(&self) -> f64 {
+        base::Clock::now(&*self.clock).seconds()
     }
 
     /// An iterator of a shard.
@@ -205,12 +252,63 @@ impl Server {
                 let number = text(&r["SequenceNumber"]).parse().unwrap();
                 (text(&r["PartitionKey"]), text(&r["Data"]), number)
             }));
-            iterator = text(&answer["NextShardIterator"]);
             if answer["MillisBehindLatest"] == 0 {
                 return found;
             }
+            iterator = text(&answer["NextShardIterator"]);
         }
     }
+}
+
+/// The messages of a subscription.
+pub struct Events(ByteStream);
+
+impl Events {
+    /// The name and payload of the next message. The stream gives each as one piece.
+    pub async fn next(&mut self) -> Option<(String, Value)> {
+        let message = self.0.next().await?.unwrap();
+        let length = |at: usize| u32::from_be_bytes(message[at..at + 4].try_into().unwrap()) as usize;
+        assert_eq!(length(0), message.len());
+        assert_eq!(length(8) as u32, crc32fast::hash(&message[..8]));
+        assert_eq!(
+            length(message.len() - 4) as u32,
+            crc32fast::hash(&message[..message.len() - 4])
+        );
+        let (mut head, payload) = message[12..message.len() - 4].split_at(length(4));
+        let mut headers = std::collections::BTreeMap::new();
+        while !head.is_empty() {
+            let name_len = usize::from(head[0]);
+            let name = String::from_utf8(head[1..=name_len].to_vec()).unwrap();
+            let value_at = name_len + 4;
+            let value_len = usize::from(u16::from_be_bytes([head[name_len + 2], head[name_len + 3]]));
+            headers.insert(
+                name,
+                String::from_utf8(head[value_at..value_at + value_len].to_vec()).unwrap(),
+            );
+            head = &head[value_at + value_len..];
+        }
+        let kind = match headers[":message-type"].as_str() {
+            "exception" => ":exception-type",
+            _ => ":event-type",
+        };
+        Some((headers[kind].clone(), serde_json::from_slice(payload).unwrap()))
+    }
+
+    /// The next event with records in it, or the last one of a shard.
+    pub async fn records(&mut self) -> Value {
+        loop {
+            let (name, event) = self.next().await.unwrap();
+            assert_eq!(name, "SubscribeToShardEvent", "{event}");
+            if event["Records"] != serde_json::json!([]) || event["ChildShards"] != Value::Null {
+                return event;
+            }
+        }
+    }
+}
+
+/// Text as the wire writes data.
+pub fn encode(data: &str) -> String {
+    base64::Engine::encode(&base64::engine::general_purpose::STANDARD, data)
 }
 
 pub fn text(value: &Value) -> String {

@@ -297,6 +297,7 @@ impl World {
                 stream,
                 shard: ShardId(self.random.u32(..2)),
                 partition_key: format!("key-{}", self.random.u8(..)),
+                sealed: false,
                 explicit_hash_key: self.random.bool().then(|| self.random.u128(..)),
                 data: self.unique(len),
                 arrival: now,

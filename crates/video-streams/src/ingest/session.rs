@@ -582,7 +582,7 @@ fn ack_error(error: &storage::Error) -> AckError {
         storage::Error::DiskFull | storage::Error::Io(_) => AckError::Archival,
         storage::Error::NotFound => AckError::StreamNotActive,
         storage::Error::LimitExceeded(_) => AckError::FragmentSize,
-        storage::Error::Corrupt(_) | storage::Error::Closed => AckError::Internal,
+        storage::Error::Corrupt(_) | storage::Error::Closed | storage::Error::ShardClosed => AckError::Internal,
     }
 }
 

@@ -1349,7 +1349,7 @@ structure! {
     #[derive(Default)]
     SubscribeToShardEvent {
         child_shards: Option<Vec<ChildShard>>,
-        continuation_sequence_number: String,
+        continuation_sequence_number: Option<String>,
         millis_behind_latest: i64,
         records: Vec<Record>,
     }
@@ -1601,6 +1601,7 @@ structure! {
 }
 
 pub mod op {
+    use crate::event_stream::WithEvents;
     use crate::generated::operations::kinesis::OPERATIONS;
     use crate::shape::operation;
 
@@ -1876,13 +1877,7 @@ pub mod op {
         (),
         &OPERATIONS[43]
     );
-    operation!(
-        SubscribeToShard,
-        "kinesis",
-        super::SubscribeToShardInput,
-        super::SubscribeToShardOutput,
-        &OPERATIONS[44]
-    );
+    operation!(SubscribeToShard, "kinesis", super::SubscribeToShardInput, WithEvents<super::SubscribeToShardOutput, super::SubscribeToShardEvent>, &OPERATIONS[44]);
     operation!(TagResource, "kinesis", super::TagResourceInput, (), &OPERATIONS[45]);
     operation!(UntagResource, "kinesis", super::UntagResourceInput, (), &OPERATIONS[46]);
     operation!(
@@ -3148,7 +3143,7 @@ mod schema {
         "SubscribeToShardEvent",
         &[
             optional("ChildShards", &ChildShardList),
-            required("ContinuationSequenceNumber", &SequenceNumber),
+            optional("ContinuationSequenceNumber", &SequenceNumber),
             required("MillisBehindLatest", &MillisBehindLatest),
             required("Records", &RecordList),
         ],

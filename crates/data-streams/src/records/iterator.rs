@@ -1,15 +1,13 @@
-//! Shard iterators and page tokens: sealed, so that nobody reads or makes one, and bound to the account and region of
-//! whoever got it.
+//! Shard iterators: sealed, so that nobody reads or makes one, and bound to the account and region of whoever got it.
 
 use auth::KeyRing;
 use auth::seal::Form;
-use base::{ApiError, Caller, Timestamp};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use base::{AccountId, ApiError, Caller, Timestamp};
 use storage::{Position, SequenceNumber, ShardId, StreamId};
 
 use crate::error::invalid;
-use crate::limits::{ITERATOR_LIFE_MS, PAGE_TOKEN_LIFE_MS};
+use crate::limits::ITERATOR_LIFE_MS;
+use crate::page::context;
 
 /// What a shard iterator points at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +16,8 @@ pub struct Iterator {
     pub made: Timestamp,
     /// The stream; another one of its name is another stream.
     pub stream: StreamId,
+    /// Whose stream it is: of another account where its policy lets the reader in.
+    pub account: AccountId,
     /// The stream's name.
     pub name: String,
     /// The shard.
@@ -27,11 +27,7 @@ pub struct Iterator {
 }
 
 /// First byte of an iterator's plain text.
-const VERSION: u8 = 1;
-
-fn context(caller: &Caller) -> String {
-    format!("{}/{}", caller.account, caller.region)
-}
+const VERSION: u8 = 2;
 
 impl Iterator {
     fn to_bytes(&self) -> Vec<u8> {
@@ -46,7 +42,7 @@ impl Iterator {
         bytes.extend_from_slice(&self.shard.0.to_be_bytes());
         bytes.push(kind);
         bytes.extend_from_slice(&sequence.to_be_bytes());
-        bytes.extend_from_slice(self.name.as_bytes());
+        bytes.extend_from_slice(format!("{}/{}", self.account, self.name).as_bytes());
         bytes
     }
 
@@ -69,10 +65,12 @@ impl Iterator {
             2 => Position::After(number()?),
             _ => return None,
         };
+        let (account, name) = std::str::from_utf8(name).ok()?.split_once('/')?;
         (*version == VERSION).then_some(Iterator {
             made: Timestamp::from_millis(i64::from_be_bytes(*made)),
             stream: StreamId(u64::from_be_bytes(*stream)),
-            name: String::from_utf8(name.to_vec()).ok()?,
+            account: account.parse().ok()?,
+            name: name.to_owned(),
             shard: ShardId(u32::from_be_bytes(*shard)),
             position,
         })
@@ -101,38 +99,4 @@ impl Iterator {
         }
         Ok(iterator)
     }
-}
-
-/// Makes a page token that is good for five minutes. `purpose` keeps the tokens of one operation out of another.
-pub fn seal_page<T: Serialize>(
-    purpose: &str,
-    page: &T,
-    ring: &KeyRing,
-    caller: &Caller,
-    now: Timestamp,
-) -> Result<String, ApiError> {
-    let failed = |e: &dyn std::fmt::Display| ApiError::server("InternalFailure", "No token could be made.", e);
-    let plain = serde_json::to_vec(page).map_err(|e| failed(&e))?;
-    let end = Some(now.plus_millis(PAGE_TOKEN_LIFE_MS));
-    ring.seal(purpose, &context(caller), end, &plain, Form::Base64)
-        .map_err(|e| failed(&e))
-}
-
-/// Opens what [`seal_page`] made.
-pub fn open_page<T: DeserializeOwned>(
-    purpose: &str,
-    text: &str,
-    ring: &KeyRing,
-    caller: &Caller,
-    now: Timestamp,
-) -> Result<T, ApiError> {
-    let plain = ring
-        .open(purpose, &context(caller), now, text, Form::Base64)
-        .map_err(|e| match e {
-            auth::seal::SealError::Expired => {
-                ApiError::client("ExpiredNextTokenException", "The NextToken is older than 300 seconds.")
-            }
-            _ => invalid("NextToken is not valid."),
-        })?;
-    serde_json::from_slice(&plain).map_err(|_| invalid("NextToken is not valid."))
 }

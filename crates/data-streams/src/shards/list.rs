@@ -3,15 +3,14 @@
 use base::{ApiError, Handle, Reply, Request, Timestamp};
 use serde::{Deserialize, Serialize};
 use storage::ShardId;
-use wire::WireOperation;
 use wire::kinesis::{self, ShardFilterType, op};
 
 use crate::arn::shard_id_text;
 use crate::error::{invalid, stream_not_found};
 use crate::limits;
-use crate::records::{ShardRecord, StreamRecord};
+use crate::page::{open_page, seal_page};
 use crate::service::DataStreams;
-use crate::token::{open_page, seal_page};
+use crate::stored::{ShardRecord, StreamRecord};
 
 /// A shard as callers see it.
 pub fn wire_shard(shard: &ShardRecord) -> kinesis::Shard {
@@ -35,6 +34,8 @@ pub fn wire_shard(shard: &ShardRecord) -> kinesis::Shard {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Filter {
     All,
+    /// Those that are open now.
+    Open,
     /// Those open at a time.
     OpenAt(i64),
     /// Those open at a time or later.
@@ -46,6 +47,7 @@ impl Filter {
         let open_after = |at: i64| shard.closed_ms.is_none_or(|closed| closed > at);
         match *self {
             Filter::All => true,
+            Filter::Open => shard.closed_ms.is_none(),
             Filter::OpenAt(at) => shard.created_ms <= at && open_after(at),
             Filter::OpenSince(at) => open_after(at),
         }
@@ -56,6 +58,9 @@ impl Filter {
 #[derive(Serialize, Deserialize)]
 struct ShardPage {
     name: String,
+    /// Where it is a stream of another account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    arn: Option<String>,
     id: u64,
     after: String,
     filter: Filter,
@@ -77,10 +82,15 @@ impl Handle<op::ListShards> for DataStreams {
             None => None,
         };
         let name = page.as_ref().map(|p| p.name.as_str()).or(input.stream_name.as_deref());
-        let stream = self.resolve(caller, name, input.stream_arn.as_deref())?;
-        if !caller.authorizer.allows(op::ListShards::INFO.action, &stream.arn) {
-            return Err(wire::denied(op::ListShards::INFO, caller, &stream.arn));
-        }
+        let named = (
+            name,
+            input
+                .stream_arn
+                .as_deref()
+                .or(page.as_ref().and_then(|p| p.arn.as_deref())),
+        );
+        let stream = self.resolve::<op::ListShards>(caller, named)?;
+        self.permit::<op::ListShards>(caller, &stream)?;
         let made = input.stream_creation_timestamp;
         let same = made.is_none_or(|made| made.millis() / 1000 == stream.record.created_ms / 1000);
         if !same || page.as_ref().is_some_and(|page| page.id != stream.id.0) {
@@ -101,6 +111,7 @@ impl Handle<op::ListShards> for DataStreams {
         let shards: Vec<_> = rest.by_ref().take(limit).map(wire_shard).collect();
         let next = shards.last().filter(|_| rest.next().is_some()).map(|last| ShardPage {
             name: stream.name.name.clone(),
+            arn: (stream.name.account != caller.account).then(|| stream.arn.clone()),
             id: stream.id.0,
             after: last.shard_id.clone(),
             filter: filter.clone(),
@@ -139,10 +150,7 @@ fn start(
     let Some(filter) = &input.shard_filter else {
         return Ok((after, Filter::All));
     };
-    let horizon = now
-        .millis()
-        .saturating_sub(i64::from(record.retention_hours) * 3_600_000)
-        .max(record.created_ms);
+    let horizon = record.horizon(now).millis().max(record.created_ms);
     let time = || {
         let at = filter
             .timestamp
@@ -164,7 +172,7 @@ fn start(
         }
         ShardFilterType::AtTrimHorizon => (None, Filter::OpenAt(horizon)),
         ShardFilterType::FromTrimHorizon => (None, Filter::OpenSince(horizon)),
-        ShardFilterType::AtLatest => (None, Filter::OpenAt(now.millis().max(record.created_ms))),
+        ShardFilterType::AtLatest => (None, Filter::Open),
         ShardFilterType::AtTimestamp => (None, Filter::OpenAt(time()?)),
         ShardFilterType::FromTimestamp => (None, Filter::OpenSince(time()?)),
     })
@@ -190,6 +198,7 @@ mod tests {
         let (parent, child) = (shard(10, Some(20)), shard(20, None));
         let shown = |filter: Filter| (filter.shows(&parent), filter.shows(&child));
         assert_eq!(shown(Filter::All), (true, true));
+        assert_eq!(shown(Filter::Open), (false, true));
         assert_eq!(shown(Filter::OpenAt(15)), (true, false));
         assert_eq!(shown(Filter::OpenAt(20)), (false, true));
         assert_eq!(shown(Filter::OpenSince(15)), (true, true));

@@ -4,12 +4,12 @@
 //! number in the log it is, so that a server that starts finds every stream, and a creation or deletion that was cut off
 //! is finished.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use base::{ResourceName, Timestamp};
+use base::{AccountId, Region, ResourceName, Timestamp};
 use serde::{Deserialize, Serialize};
-use storage::catalog::{get_json, next_id, page_json, put_json};
+use storage::catalog::{get_json, next_id, page_json, put_json, update_json};
 use storage::{Catalog, CatalogError, CatalogKey, Change, Expect, SequenceNumber, StreamId};
 
 use crate::hash::{HashKey, divide};
@@ -41,11 +41,69 @@ pub struct StreamRecord {
     /// Throughput that the creator asked to be ready, in MiB a second; told back, of no effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm_mib: Option<i32>,
-    /// Its shards, open and closed, by number.
+    /// Its shards by number, open, and closed as long as records of theirs may be kept.
     pub shards: Vec<ShardRecord>,
+    /// No shard ever had this number or a higher one. Missing in records of older versions, whose shards all stay.
+    #[serde(default)]
+    pub next_shard: u32,
+    /// A change of its shards that was begun: the stream is UPDATING until it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reshard: Option<Reshard>,
+    /// When UpdateShardCount was called in the last 24 hours.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scalings_ms: Vec<i64>,
     /// Its tags.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
+    /// The shard-level metrics that were asked for.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub monitoring: BTreeSet<String>,
+    /// Its registered consumers in the order of their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub consumers: Vec<ConsumerRecord>,
+    /// The second in which the last consumer was registered: no two have the same, so that no ARN comes back.
+    #[serde(default)]
+    pub last_consumer_s: i64,
+    /// Its resource policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// How its records are encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<EncryptionRecord>,
+    /// The sealed key of its data; kept when encryption ends, as long as what it encrypted may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_key: Option<String>,
+}
+
+/// A change of shards: what ends and what begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reshard {
+    /// Open shards that end, and when.
+    pub closing: Vec<(u32, i64)>,
+    /// Shards that begin. Some may end at once: UpdateShardCount goes by way of them.
+    pub opening: Vec<ShardRecord>,
+}
+
+/// A registered consumer as the catalog holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsumerRecord {
+    /// Its name.
+    pub name: String,
+    /// When it was registered, in seconds since the epoch: the last part of its ARN.
+    pub created_s: i64,
+    /// Its tags.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// Its resource policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+}
+
+/// What StartStreamEncryption was told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncryptionRecord {
+    /// The key's name, as it was given.
+    pub key_id: String,
 }
 
 /// A shard as the catalog holds it.
@@ -74,9 +132,9 @@ pub struct ShardRecord {
 }
 
 impl ShardRecord {
-    /// Below or equal to the number of its first record.
+    /// Below the number of its first record.
     pub fn first_sequence(&self) -> SequenceNumber {
-        SequenceNumber::new(Timestamp::from_millis(self.created_ms), self.number, 0)
+        SequenceNumber::before(Timestamp::from_millis(self.created_ms), self.number, 0)
     }
 }
 
@@ -93,6 +151,15 @@ impl StreamRecord {
             max_record_kib: (crate::limits::RECORD_BYTES_DEFAULT / 1024) as i32,
             spread: false,
             warm_mib: None,
+            next_shard: u32::try_from(shards.max(1)).unwrap_or(u32::MAX),
+            reshard: None,
+            scalings_ms: Vec::new(),
+            monitoring: BTreeSet::new(),
+            consumers: Vec::new(),
+            last_consumer_s: 0,
+            policy: None,
+            encryption: None,
+            data_key: None,
             shards: ranges
                 .map(|((first_key, last_key), number)| ShardRecord {
                     number,
@@ -112,6 +179,62 @@ impl StreamRecord {
     /// The shards that take records.
     pub fn open_shards(&self) -> impl Iterator<Item = &ShardRecord> {
         self.shards.iter().filter(|s| s.closed_ms.is_none())
+    }
+
+    /// A shard, open or closed.
+    pub fn shard(&self, number: u32) -> Option<&ShardRecord> {
+        let at = self.shards.binary_search_by_key(&number, |s| s.number).ok()?;
+        self.shards.get(at)
+    }
+
+    /// The shards that followed one that is closed.
+    pub fn children(&self, parent: u32) -> impl Iterator<Item = &ShardRecord> {
+        let of = move |s: &&ShardRecord| s.parent == Some(parent) || s.adjacent_parent == Some(parent);
+        self.shards.iter().filter(of)
+    }
+
+    /// The number of the next shard.
+    pub fn next_shard(&self) -> u32 {
+        let behind = self.shards.last().map_or(0, |last| last.number.saturating_add(1));
+        behind.max(self.next_shard)
+    }
+
+    /// Carries the change of shards through: `ends` are the numbers behind the last records of those that end.
+    pub fn complete_reshard(&mut self, ends: &[(u32, SequenceNumber)]) {
+        let Some(reshard) = self.reshard.take() else { return };
+        let end_of = |number: u32| ends.iter().find(|(n, _)| *n == number).map(|(_, end)| end.to_string());
+        for (number, closed_ms) in reshard.closing {
+            if let Some(shard) = self.shards.iter_mut().find(|s| s.number == number) {
+                shard.closed_ms = Some(closed_ms);
+                shard.last_sequence = end_of(number);
+            }
+        }
+        for mut shard in reshard.opening {
+            if shard.closed_ms.is_some() {
+                shard.last_sequence = Some(shard.first_sequence().to_string());
+            }
+            self.shards.push(shard);
+        }
+        self.shards.sort_by_key(|s| s.number);
+    }
+
+    /// Forgets shards that were closed before `oldest`: none of their records is kept. True if there were any.
+    pub fn forget_shards(&mut self, oldest: Timestamp) -> bool {
+        let before = self.shards.len();
+        self.next_shard = self.next_shard();
+        self.shards
+            .retain(|s| s.closed_ms.is_none_or(|closed| closed >= oldest.millis()));
+        self.shards.len() != before
+    }
+
+    /// A registered consumer.
+    pub fn consumer(&self, name: &str) -> Option<&ConsumerRecord> {
+        self.consumers.iter().find(|c| c.name == name)
+    }
+
+    /// The beginning of what is kept.
+    pub fn horizon(&self, now: Timestamp) -> Timestamp {
+        now.plus_millis(-i64::from(self.retention_hours) * 3_600_000)
     }
 
     /// When it was created.
@@ -146,6 +269,19 @@ impl Owner {
     }
 }
 
+/// The settings of an account in a region.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountRecord {
+    /// The minimum throughput billing commitment is on.
+    pub committed: bool,
+    /// When it was last switched on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_ms: Option<i64>,
+    /// When it was last switched off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_ms: Option<i64>,
+}
+
 /// What the catalog knew when the server started.
 #[derive(Debug, Default)]
 pub struct Loaded {
@@ -164,6 +300,10 @@ fn record_key(name: &ResourceName) -> CatalogKey {
     CatalogKey::scoped(name.account, &name.region)
         .with("data-stream")
         .with(&name.name)
+}
+
+fn account_key(account: AccountId, region: &Region) -> CatalogKey {
+    CatalogKey::scoped(account, region).with("data-stream-account")
 }
 
 fn owners() -> CatalogKey {
@@ -239,16 +379,19 @@ impl Records {
         }
     }
 
-    /// Says that all shards of a stream are made.
-    pub async fn make_ready(
-        &self,
-        name: &ResourceName,
-        mut record: StreamRecord,
-    ) -> Result<StreamRecord, CatalogError> {
-        record.ready = true;
-        let put = put_json(record_key(name), &record, Expect::Any)?;
-        self.catalog.commit(vec![put]).await?;
-        Ok(record)
+    /// Replaces a stream's record. False if the stream is gone, or another has its name.
+    pub async fn replace(&self, name: &ResourceName, record: &StreamRecord) -> Result<bool, CatalogError> {
+        let key = record_key(name);
+        let found = get_json::<StreamRecord>(&*self.catalog, &key).await?;
+        let Some(found) = found.filter(|entry| entry.value.id == record.id) else {
+            return Ok(false);
+        };
+        let put = put_json(&key, record, Expect::Version(found.version))?;
+        match self.catalog.commit(vec![put]).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_conflict() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes the stream's name away. Its records are deleted after this, then [`Records::deleted`] is called. False if it
@@ -268,6 +411,31 @@ impl Records {
             Err(error) if error.is_conflict() => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// The settings of an account in a region.
+    pub async fn account(&self, account: AccountId, region: &Region) -> Result<AccountRecord, CatalogError> {
+        let found = get_json::<AccountRecord>(&*self.catalog, account_key(account, region)).await?;
+        Ok(found.map(|entry| entry.value).unwrap_or_default())
+    }
+
+    /// Changes the settings of an account in a region.
+    pub async fn change_account(
+        &self,
+        account: AccountId,
+        region: &Region,
+        mut change: impl FnMut(&mut AccountRecord),
+    ) -> Result<AccountRecord, CatalogError> {
+        let changed = update_json(
+            &*self.catalog,
+            account_key(account, region),
+            |old: Option<AccountRecord>| {
+                let mut settings = old.unwrap_or_default();
+                change(&mut settings);
+                Ok::<_, CatalogError>(Some(settings))
+            },
+        );
+        Ok(changed.await?.unwrap_or_default())
     }
 
     /// The records of a deleted stream are gone.
