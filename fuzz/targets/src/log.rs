@@ -199,6 +199,7 @@ pub fn fill(disk: &MemoryDisk, fragments: u32) {
             stream: RESULTS,
             shard: ShardId(0),
             partition_key: format!("key-{n}"),
+            sealed: n.is_multiple_of(2),
             explicit_hash_key: None,
             data: Bytes::from(vec![n; 100]),
             arrival: Timestamp::from_millis(NOW_MS),
