@@ -2,12 +2,19 @@
 
 import base64
 import datetime
+import hashlib
+import http.client
+import json
 import subprocess
+import urllib.request
 
 import pytest
 from botocore.exceptions import ClientError
 
 import harness
+import mkv
+import sigv4
+import test_clip
 from media import archived, make_stream
 from putmedia import persisted, put
 from test_stream_processor import prepared
@@ -143,6 +150,69 @@ def test_damaged_frames_and_other_codecs_are_media_errors(server, name, data):
     assert persisted(put(server, name, body, timecodes="RELATIVE", start=f"{START:.3f}"))
     images = archived(server).get_images(**request(name, 0.0, 0.4, SamplingInterval=200))["Images"]
     assert {image["Error"] for image in images} == {"MEDIA_ERROR"}
+
+
+def pictures(stream):
+    """The frames of an Annex B stream whose pictures are of one slice each, as lists of their units; whether each is a key frame."""
+    found, units = [], []
+    for unit in stream.split(b"\0\0\x01"):
+        unit = unit.rstrip(b"\0")
+        if unit:
+            units.append(unit)
+            if unit[0] & 0x1F in (1, 5):
+                found.append((units, unit[0] & 0x1F == 5))
+                units = []
+    return found
+
+
+@needs_worker
+@pytest.mark.parametrize("declared", [False, True], ids=["undeclared", "declared"])
+@pytest.mark.parametrize("framing", ["annex-b", "lengths"])
+def test_images_of_what_players_are_given_too(server, name, framing, declared):
+    """Cameras that declare no codec private data, that frame by start codes whatever they declare, and both."""
+    raw = ffmpeg("-f", "lavfi", "-i", f"testsrc2=size={WIDTH}x{HEIGHT}:rate={RATE}:duration=2", "-c:v", "libx264", "-profile:v", "baseline",
+                 "-x264-params", "slices=1:keyint=10", "-pix_fmt", "yuv420p", "-f", "h264", "-")
+    coded, expected = pictures(raw), pixels(raw)
+    assert len(coded) == len(expected) == 20
+    sets = {unit[0] & 0x1F: unit for units, _ in coded for unit in units}
+    sps, pps = sets[7], sets[8]
+    avcc = b"\x01" + sps[1:4] + b"\xff\xe1" + len(sps).to_bytes(2, "big") + sps + b"\x01" + len(pps).to_bytes(2, "big") + pps
+    start = (lambda unit: b"\0\0\0\x01") if framing == "annex-b" else (lambda unit: len(unit).to_bytes(4, "big"))
+    blocks = [mkv.block(b"".join(start(unit) + unit for unit in units), relative=100 * (n % 10), key=key) for n, (units, key) in enumerate(coded)]
+    body = test_clip.head(test_clip.track(private=avcc if declared else b"")) + mkv.cluster(0, *blocks[:10]) + mkv.cluster(1000, *blocks[10:])
+    stored(server, name, body)
+    images = archived(server).get_images(**request(name, 0.0, 1.9, SamplingInterval=700, Format="PNG"))["Images"]
+    for index, image in zip((0, 7, 14), images, strict=True):
+        assert "Error" not in image, (index, image["Error"])
+        [picture] = pixels(base64.b64decode(image["ImageContent"]))
+        assert difference(picture, expected[index]) < CLOSE["PNG"], index
+
+
+@needs_worker
+def test_images_that_nobody_waits_for_any_more_are_not_made(own_server, name):
+    """A page of large PNG files, and a client that hangs up while they are made: its worker ends, and the next client is served."""
+    server = own_server
+    file = ffmpeg("-f", "lavfi", "-i", "testsrc2=size=1920x1080:rate=10:duration=12", "-c:v", "libx264", "-preset", "ultrafast", "-g", "120",
+                  "-pix_fmt", "yuv420p", "-cluster_time_limit", "20000", "-cluster_size_limit", "40000000", "-f", "matroska", "-")
+    stored(server, name, file)
+
+    def shows(line):
+        with urllib.request.urlopen(server.url + "/metrics") as page:
+            return line in page.read().decode()
+
+    body = json.dumps({"StreamName": name, "ImageSelectorType": "PRODUCER_TIMESTAMP", "StartTimestamp": START, "EndTimestamp": START + 11.9,
+                       "SamplingInterval": 200, "Format": "PNG"}).encode()
+    headers = [("host", f"{server.host}:{server.port}"), ("x-amz-date", sigv4.now())]
+    headers.append(("authorization", sigv4.authorization("POST", "/getImages", headers, hashlib.sha256(body).hexdigest(), server.access_key,
+                                                         server.secret, headers[1][1], harness.REGION, "kinesisvideo")))
+    leaving = http.client.HTTPConnection(server.host, server.port)
+    leaving.request("POST", "/getImages", body, dict(headers))
+    harness.eventually(lambda: shows('sightglass_vision_workers{kind="stills"} 1'))
+    leaving.close()
+    harness.eventually(lambda: shows('sightglass_vision_workers{kind="stills"} 0'))
+    [image] = archived(server).get_images(**request(name, 0.0, 0.0, WidthPixels=64, HeightPixels=36))["Images"]
+    assert "Error" not in image
+    assert shows('sightglass_vision_stills_total{result="made"} 1')
 
 
 def test_a_server_without_a_vision_worker_says_so(name, tmp_path):

@@ -31,6 +31,11 @@ use crate::pages::{Page, Pages};
 use crate::server::{EdgeConfig, EdgeParts};
 use crate::socket::CloseWatch;
 
+/// Operations that only read, and read for long: they are given up when their client closes. (With HTTP/2 every operation
+/// is. With HTTP/1.1 a client may close its sending side and wait for the answer, which is told from a client that is gone
+/// only by writing, so that others are carried out to their end.)
+const GIVEN_UP: [&str; 1] = ["GetImages"];
+
 /// What a request needs to know of its connection.
 pub(crate) struct Connection {
     pub(crate) arrival: Arrival,
@@ -230,7 +235,15 @@ impl Dispatch {
             body.bytes.clone()
         };
         let context = self.context(request, caller, exchange);
-        let reply = call(&route, context, &request.parts.headers, RawBody::Bytes(bytes)).await?;
+        let called = call(&route, context, &request.parts.headers, RawBody::Bytes(bytes));
+        let reply = if GIVEN_UP.contains(&info.name) && request.parts.version < Version::HTTP_2 {
+            tokio::select! {
+                reply = called => reply?,
+                () = request.connection.watch.clone().closed() => return Err(nobody_waits()),
+            }
+        } else {
+            called.await?
+        };
         let streams = matches!(reply.body, RawBody::Stream(_));
         Ok(Done {
             reply,
@@ -470,6 +483,11 @@ fn call(route: &Route, context: RequestContext, headers: &HeaderMap, body: RawBo
     };
     let request = RawRequest { headers: &lookup, body };
     route.call(context, request)
+}
+
+/// Said to the log alone.
+fn nobody_waits() -> ApiError {
+    ApiError::client("InvalidRequest", "The client left before its answer was ready.")
 }
 
 fn body_error(error: &BodyError) -> ApiError {

@@ -11,6 +11,7 @@
 mod support;
 
 use base::AccountId;
+use base::metrics::Metrics;
 use bytes::Bytes;
 use support::*;
 use vision::{StillError, StillFormat, StillPacket, StillsRequest};
@@ -112,4 +113,42 @@ async fn what_cannot_be_decoded_is_told_and_costs_nothing_else() {
     assert_eq!(pool.stills(private).await.unwrap()[0], undecodable);
     // The worker lives on.
     assert!(pool.stills(request(&video, &[1], jpeg)).await.unwrap()[0].is_ok());
+}
+
+#[tokio::test]
+async fn images_that_nobody_waits_for_any_more_do_not_hold_up_the_next() {
+    let (Some(models), Some(video)) = (models(), video("bezos_vogels.mkv")) else {
+        return;
+    };
+    let metrics = Metrics::new();
+    let pool = measured_pool(&models, &metrics);
+    // PNG files of the whole group of pictures again and again: many times what is done until it is given up.
+    let whole: Vec<usize> = (0..12).collect();
+    let mut long = request(&video, &whole, StillFormat::Png);
+    long.packets = long.packets.iter().cycle().take(12 * 100).cloned().collect();
+    let asked = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.stills(long).await }
+    });
+    let started = || {
+        metrics
+            .render()
+            .unwrap()
+            .contains("sightglass_vision_workers{kind=\"stills\"} 1")
+    };
+    while !started() {
+        tokio::task::yield_now().await;
+    }
+    asked.abort();
+    let next = pool
+        .stills(request(&video, &[0], StillFormat::Jpeg { quality: 80 }))
+        .await;
+    assert!(next.unwrap()[0].is_ok());
+    // What was given up was not made first.
+    let shown = metrics.render().unwrap();
+    let made = shown
+        .lines()
+        .find(|line| line.starts_with("sightglass_vision_stills_total{") && line.contains("made"));
+    assert!(made.is_some_and(|line| line.ends_with(" 1")), "{shown}");
+    assert!(started(), "one worker, and no other is counted");
 }

@@ -53,9 +53,20 @@ impl StillHost {
                 continue;
             }
             number += 1;
-            let result = self.make(&mut worker, number, &job.request).await;
-            self.count(&result);
-            let _ = job.reply.send(result);
+            let StillsJob { request, mut reply } = job;
+            let made = tokio::select! {
+                biased;
+                made = self.make(&mut worker, number, &request) => made,
+                () = reply.closed() => {
+                    // Nobody waits for it any more. The worker may be in the middle of it, and cannot be told to stop.
+                    if let Some(busy) = worker.take() {
+                        self.end(busy).await;
+                    }
+                    continue;
+                }
+            };
+            self.count(&made);
+            let _ = reply.send(made);
         }
         if let Some(worker) = worker {
             self.end(worker).await;
@@ -74,7 +85,7 @@ impl StillHost {
         }
     }
 
-    /// Asks the worker, and a second one if the first dies.
+    /// Asks the worker, and a second one if the first dies. When it is dropped, `worker` is the one that was asked.
     async fn make(
         &self,
         worker: &mut Option<Process>,
@@ -83,23 +94,24 @@ impl StillHost {
     ) -> Result<Stills, StillsError> {
         let mut last = Failure::Ended;
         for _ in 0..2 {
-            let process = match worker.take() {
-                Some(process) => Ok(process),
-                None => Process::start(&self.launch).await.inspect(|_| {
+            let process = match &mut *worker {
+                Some(process) => process,
+                none => {
+                    let started = Process::start(&self.launch).await;
+                    let started = started.map_err(|failure| StillsError::Worker(failure.to_string()))?;
                     self.meters.workers.with_label_values(&KIND).inc();
-                }),
-            };
-            let mut process = process.map_err(|failure| StillsError::Worker(failure.to_string()))?;
-            let asked = tokio::time::timeout(STILLS_TIMEOUT, ask(&mut process, number, request));
-            match asked.await.unwrap_or(Err(Failure::Silent)) {
-                Ok(stills) => {
-                    *worker = Some(process);
-                    return Ok(stills);
+                    none.insert(started)
                 }
+            };
+            let asked = tokio::time::timeout(STILLS_TIMEOUT, ask(process, number, request));
+            match asked.await.unwrap_or(Err(Failure::Silent)) {
+                Ok(stills) => return Ok(stills),
                 Err(failure) => {
                     self.meters.deaths.with_label_values(&KIND).inc();
                     tracing::warn!(account = %self.account, error = %failure, "vision worker lost over still images");
-                    self.end(process).await;
+                    if let Some(lost) = worker.take() {
+                        self.end(lost).await;
+                    }
                     // What took too long once takes too long again.
                     if matches!(failure, Failure::Silent) {
                         return Err(StillsError::Worker(failure.to_string()));

@@ -14,7 +14,7 @@ use futures_util::stream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
-use wire::{kinesis, kinesisvideo, kinesisvideo_media};
+use wire::{kinesis, kinesisvideo, kinesisvideo_archived_media, kinesisvideo_media};
 
 /// 2026-11-22T11:33:43Z
 pub const NOW: Timestamp = Timestamp::from_millis(1_795_347_223_000);
@@ -155,6 +155,52 @@ impl Handle<kinesisvideo_media::op::GetMedia> for Service {
     }
 }
 
+/// What only reads, for long.
+impl Handle<kinesisvideo_archived_media::op::GetImages> for Service {
+    async fn handle(
+        &self,
+        _: Request<kinesisvideo_archived_media::GetImagesInput>,
+    ) -> Result<Reply<kinesisvideo_archived_media::GetImagesOutput>, ApiError> {
+        let _report = GivenUpReport(self.events.clone());
+        self.events.send("GetImages begun".to_owned()).unwrap();
+        self.go.acquire().await.unwrap().forget();
+        let answer = kinesisvideo_archived_media::GetImagesOutput {
+            images: None,
+            next_token: None,
+        };
+        Ok(answer.into())
+    }
+}
+
+struct GivenUpReport(mpsc::UnboundedSender<String>);
+
+impl Drop for GivenUpReport {
+    fn drop(&mut self) {
+        // The test may be over.
+        let _ = self.0.send("GetImages over".to_owned());
+    }
+}
+
+/// An operation of players; the token `good` lets in.
+impl Handle<kinesisvideo_archived_media::op::GetDASHManifest> for Service {
+    async fn handle(
+        &self,
+        request: Request<kinesisvideo_archived_media::GetDASHManifestInput>,
+    ) -> Result<Reply<kinesisvideo_archived_media::PlayerOutput>, ApiError> {
+        if request.input.session_token != "good" {
+            return Err(not_found("behind the token"));
+        }
+        Ok(Reply {
+            output: kinesisvideo_archived_media::PlayerOutput {
+                cache_control: None,
+                content_type: Some("application/dash+xml".to_owned()),
+            },
+            stream: Some(Box::pin(stream::iter([Ok(Bytes::from_static(b"<MPD/>"))]))),
+            stream_len: Some(6),
+        })
+    }
+}
+
 impl Handle<kinesis::op::PutRecord> for Service {
     async fn handle(
         &self,
@@ -197,6 +243,8 @@ pub async fn try_serve(config: EdgeConfig) -> Result<TestServer, edge::StartErro
     registry.register::<kinesisvideo_media::op::PutMedia, _>(&service);
     registry.register::<kinesisvideo_media::op::GetMedia, _>(&service);
     registry.register::<kinesis::op::PutRecord, _>(&service);
+    registry.register::<kinesisvideo_archived_media::op::GetImages, _>(&service);
+    registry.register::<kinesisvideo_archived_media::op::GetDASHManifest, _>(&service);
     let metrics = Metrics::new();
     let parts = EdgeParts {
         registry: Arc::new(registry),
@@ -441,6 +489,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     pub async fn answer(&mut self) -> Answer {
         let head = self.head().await;
         let mut answer = Answer { head, body: Vec::new() };
+        if answer.status() == 204 {
+            return answer;
+        }
         if let Some(length) = answer.header("content-length") {
             let length: usize = length.parse().unwrap();
             while self.unread.len() < length {

@@ -1,8 +1,10 @@
 //! A stored fragment as a source of pictures: its video track, its frames, and the bytes of those that are to be decoded.
 
 use base::Timestamp;
-use bytes::Bytes;
-use matroska::TrackKind;
+use bytes::{Bytes, BytesMut};
+use matroska::{Track, TrackKind};
+use packaging::frame::put_annex_b_as_lengths;
+use packaging::{Framing, TrackConfig};
 use storage::{
     FragmentInfo, FragmentNumber, FragmentQuery, FragmentRange, FrameEntry, ListPlace, MediaStore, StreamId, TimeAxis,
 };
@@ -17,8 +19,25 @@ use crate::ports::{StillCodec, StillPacket};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct VideoTrack {
     pub codec: StillCodec,
+    /// What the track declares; where that is missing or no avcC or hvcC, what can be made of it and of a key frame.
     pub codec_private: Bytes,
     number: u64,
+    /// Whether frames are framed by start codes, which the decoder does not expect after avcC and hvcC.
+    annex_b: bool,
+}
+
+impl VideoTrack {
+    /// A stored frame as the decoder takes it.
+    fn as_decoded(&self, data: Bytes) -> Bytes {
+        if !self.annex_b {
+            return data;
+        }
+        let mut lengths = BytesMut::with_capacity(data.len() + 16);
+        match put_annex_b_as_lengths(&mut lengths, &data) {
+            Some(_) => lengths.freeze(),
+            None => data,
+        }
+    }
 }
 
 /// One fragment, and those before it that its frames refer to.
@@ -46,39 +65,8 @@ impl Source {
         info: FragmentInfo,
         axis: TimeAxis,
     ) -> Result<Source, storage::Error> {
-        let track = video_track(store, stream, &info).await?;
-        let mut source = Source {
-            info,
-            track,
-            frames: Vec::new(),
-        };
-        source.frames = source.frames_of(store, stream, &info, axis).await?;
-        Ok(source)
-    }
-
-    async fn frames_of(
-        &self,
-        store: &dyn MediaStore,
-        stream: StreamId,
-        info: &FragmentInfo,
-        axis: TimeAxis,
-    ) -> Result<Vec<Frame>, storage::Error> {
-        let Some(track) = &self.track else {
-            return Ok(Vec::new());
-        };
-        let (start, number) = (info.start(axis).millis(), track.number);
-        let entries = store.frames(stream, info.number).await?;
-        let own = entries.into_iter().filter(|entry| u64::from(entry.track) == number);
-        Ok(own
-            .map(|entry| Frame {
-                fragment: info.number,
-                entry,
-                coded: Coded {
-                    time_ms: start.saturating_add(i64::from(entry.time_ms)),
-                    key: entry.key,
-                },
-            })
-            .collect())
+        let (track, frames) = video(store, stream, &info, axis).await?;
+        Ok(Source { info, track, frames })
     }
 
     /// The frame of this fragment that is shown first at or after `at_ms`: its index and its time.
@@ -125,10 +113,10 @@ impl Source {
         let Some(info) = before(store, stream, first).await? else {
             return Ok(None);
         };
-        if video_track(store, stream, &info).await? != self.track {
+        let (track, mut frames) = video(store, stream, &info, axis).await?;
+        if track != self.track {
             return Ok(None);
         }
-        let mut frames = self.frames_of(store, stream, &info, axis).await?;
         let added = frames.len();
         frames.append(&mut self.frames);
         self.frames = frames;
@@ -141,6 +129,7 @@ impl Source {
         stream: StreamId,
         planned: &[Planned],
     ) -> Result<Option<Vec<StillPacket>>, storage::Error> {
+        let Some(track) = &self.track else { return Ok(None) };
         let frames: Vec<(Planned, Frame)> = planned
             .iter()
             .filter_map(|planned| self.frames.get(planned.index).map(|frame| (*planned, *frame)))
@@ -166,13 +155,60 @@ impl Source {
                     return Ok(None);
                 }
                 packets.push(StillPacket {
-                    data: bytes.slice(at..end),
+                    data: track.as_decoded(bytes.slice(at..end)),
                     fresh: planned.fresh,
                     wanted: planned.wanted,
                 });
             }
         }
         Ok(Some(packets))
+    }
+}
+
+/// The first video track of a fragment, if its frames can be decoded, and those frames.
+async fn video(
+    store: &dyn MediaStore,
+    stream: StreamId,
+    info: &FragmentInfo,
+    axis: TimeAxis,
+) -> Result<(Option<VideoTrack>, Vec<Frame>), storage::Error> {
+    let Some((codec, declared)) = declared(store, stream, info).await? else {
+        return Ok((None, Vec::new()));
+    };
+    let start = info.start(axis).millis();
+    let mut entries = store.frames(stream, info.number).await?;
+    entries.retain(|entry| u64::from(entry.track) == declared.number);
+    let first = entries.iter().find(|entry| entry.key).or(entries.first());
+    let first = match first {
+        Some(entry) => {
+            let range = entry.offset..entry.offset.saturating_add(entry.len).min(info.size);
+            store.read(stream, info.number, range).await?
+        }
+        None => Bytes::new(),
+    };
+    let frame = |entry: FrameEntry| Frame {
+        fragment: info.number,
+        entry,
+        coded: Coded {
+            time_ms: start.saturating_add(i64::from(entry.time_ms)),
+            key: entry.key,
+        },
+    };
+    let track = video_track(codec, &declared, &first);
+    Ok((Some(track), entries.into_iter().map(frame).collect()))
+}
+
+/// What the decoder is told of a track: as players are told, and where they cannot be, as it is declared.
+fn video_track(codec: StillCodec, declared: &Track, frame: &[u8]) -> VideoTrack {
+    let found = TrackConfig::from_frame(declared, frame).ok();
+    VideoTrack {
+        codec,
+        number: declared.number,
+        annex_b: found.as_ref().is_some_and(|config| config.framing() == Framing::AnnexB),
+        codec_private: match found {
+            Some(config) => config.decoder_config().clone(),
+            None => declared.codec_private.clone(),
+        },
     }
 }
 
@@ -197,12 +233,12 @@ async fn before(
     Ok(found.filter(recent))
 }
 
-/// The first video track of a fragment, if its frames can be decoded.
-async fn video_track(
+/// The first video track of a fragment as its header has it, if it is of a codec that is decoded.
+async fn declared(
     store: &dyn MediaStore,
     stream: StreamId,
     info: &FragmentInfo,
-) -> Result<Option<VideoTrack>, storage::Error> {
+) -> Result<Option<(StillCodec, Track)>, storage::Error> {
     let header = match archive::header(store, stream, info).await {
         Ok(header) => header,
         Err(MediaError::Storage(error)) => return Err(error),
@@ -216,10 +252,54 @@ async fn video_track(
             "V_MPEGH/ISO/HEVC" | "V_MPEG/ISO/HEVC" => StillCodec::H265,
             _ => return None,
         };
-        Some(VideoTrack {
-            codec,
-            codec_private: track.codec_private.clone(),
-            number: track.number,
-        })
+        Some((codec, track.clone()))
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Parameter sets of 64x48.
+    const SPS: &[u8] = &[
+        0x67, 0x42, 0xC0, 0x0A, 0xD9, 4, 0x7B, 1, 0x10, 0, 0, 3, 0, 0x10, 0, 0, 3, 3, 0x20, 0xF1, 0x22, 0x64, 0x80,
+    ];
+    const PPS: &[u8] = &[0x68, 0xCB, 0x83, 0xCB, 0x20];
+
+    fn frame(start: fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
+        let units = [SPS, PPS, &[0x65, 1, 2]];
+        units.map(|unit| [start(unit), unit.to_vec()].concat()).concat()
+    }
+
+    fn found(private: &[u8], frame: &[u8]) -> VideoTrack {
+        let declared = Track {
+            codec_private: Bytes::copy_from_slice(private),
+            ..crate::testing::track(1)
+        };
+        video_track(StillCodec::H264, &declared, frame)
+    }
+
+    #[test]
+    fn the_decoder_is_told_what_players_are_told() {
+        let start_codes = frame(|_| vec![0, 0, 0, 1]);
+        let lengths = frame(|unit| (unit.len() as u32).to_be_bytes().to_vec());
+        let avcc = found(b"", &lengths).codec_private;
+        assert!(avcc.starts_with(&[1, 0x42, 0xC0, 0x0A]) && avcc.windows(SPS.len()).any(|part| part == SPS));
+        // Nothing is declared, start codes are: the same record, and frames behind lengths.
+        for (private, frame, annex_b) in [
+            (&b""[..], &start_codes, true),
+            (b"", &lengths, false),
+            (&avcc, &start_codes, true),
+            (&avcc, &lengths, false),
+        ] {
+            let track = found(private, frame);
+            assert_eq!((track.annex_b, &track.codec_private), (annex_b, &avcc), "{private:?}");
+        }
+        let decoded = |private, frame: &[u8]| found(private, frame).as_decoded(Bytes::copy_from_slice(frame));
+        assert_eq!(decoded(&avcc, &start_codes), lengths);
+        assert_eq!(decoded(&avcc, &lengths), lengths);
+        // What no player is given is decoded as it was declared, if it can be.
+        let strange = found(b"strange", b"frame");
+        assert_eq!((&strange.codec_private[..], strange.annex_b), (&b"strange"[..], false));
+    }
 }

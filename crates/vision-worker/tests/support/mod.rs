@@ -44,6 +44,12 @@ pub fn pool_with(worker: &Path, models: &Path) -> VisionPool {
     VisionPool::start(config, &Metrics::new(), Arc::new(SystemClock::new())).unwrap()
 }
 
+/// A pool that counts where the test can see it.
+pub fn measured_pool(models: &Path, metrics: &Metrics) -> VisionPool {
+    let config = VisionConfig::new(worker(), models);
+    VisionPool::start(config, metrics, Arc::new(SystemClock::new())).unwrap()
+}
+
 pub fn pool(models: &Path) -> VisionPool {
     pool_with(worker(), models)
 }
