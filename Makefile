@@ -19,7 +19,8 @@ demo: build models $(VENV)/.demo ## Enrol people, play a video as a camera, prin
 
 test: .cache/packages models $(VENV)/.test conformance/players/node_modules/.ready ## Every test: unit, property, simulation, real clients, killed processes
 	cargo build --workspace --bins
-	SIGHTGLASS_WORKER=$(abspath target/debug/vision-worker) cargo test --workspace
+	SIGHTGLASS_WORKER=$(abspath target/debug/vision-worker) cargo test --workspace -- --show-output | tee .cache/cargo-test.log
+	@awk -f deploy/skipped.awk .cache/cargo-test.log
 	SIGHTGLASS_BIN=$(abspath target/debug/sightglass) SIGHTGLASS_WORKER=$(abspath target/debug/vision-worker) \
 	    $(VENV)/bin/python -m pytest conformance
 	target/debug/killtest --rounds 25 --sightglass target/debug/sightglass

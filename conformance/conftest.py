@@ -1,8 +1,10 @@
 """Fixtures: one server for the tests that only need one, and fresh names so that they do not meet."""
 
 import itertools
+import shutil
 import subprocess
 import sys
+import types
 import warnings
 
 import pytest
@@ -27,6 +29,27 @@ def own_server():
     yield started
     if started.child.poll() is None:
         started.stop()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    """A certificate authority of the tests' own, and what it signed for 127.0.0.1: paths of ca, certificate and key."""
+    folder = tmp_path_factory.mktemp("authority")
+    made = types.SimpleNamespace(ca=folder / "ca.pem", certificate=folder / "cert.pem", key=folder / "key.pem")
+    extensions = folder / "extensions"
+    extensions.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+
+    def openssl(*arguments):
+        done = subprocess.run(["openssl", *map(str, arguments)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    if not shutil.which("openssl"):
+        pytest.skip("skipped: no openssl to make certificates")
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", 2, "-subj", "/CN=test authority", "-keyout", folder / "ca.key", "-out", made.ca)
+    openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-keyout", made.key, "-out", folder / "request")
+    openssl("x509", "-req", "-in", folder / "request", "-CA", made.ca, "-CAkey", folder / "ca.key", "-CAcreateserial", "-days", 2,
+            "-extfile", extensions, "-out", made.certificate)
+    return made
 
 
 @pytest.fixture

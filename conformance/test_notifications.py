@@ -4,6 +4,7 @@ server was killed between PERSISTED and delivery."""
 import http.server
 import json
 import queue
+import ssl
 import threading
 
 import pytest
@@ -21,7 +22,7 @@ START_MS = 1795347223000
 class Receiver:
     """Takes what is posted; answers what the test says."""
 
-    def __init__(self):
+    def __init__(self, certificate=None):
         self.requests, self.answers = queue.Queue(), queue.Queue()
         receiver = self
 
@@ -41,6 +42,10 @@ class Receiver:
                 pass
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -124,6 +129,29 @@ def test_a_receiver_that_fails_is_tried_again_with_the_same_message(told, receiv
     tries = [receiver.next()[2] for _ in range(3)]
     assert len({envelope["MessageId"] for envelope in tries}) == 1
     assert len({envelope["Message"] for envelope in tries}) == 1
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_an_https_receiver_is_told_if_its_authority_is_trusted(tmp_path, authority, name, trusted):
+    receiver = Receiver((authority.certificate, authority.key))
+    config = tmp_path / "sightglass.toml"
+    trust = f'webhook_ca = "{authority.ca}"\n' if trusted else ""
+    config.write_text(f'{trust}[topics]\n"{TOPIC}" = "https://127.0.0.1:{receiver.port}/hooks/door"\n')
+    server = harness.Server(tmp_path / "data", "--config", str(config))
+    try:
+        make_stream(server, name)
+        enable(server, name)
+        assert persisted(put(server, name, body((START_MS, [NOTIFY]))))
+        if trusted:
+            path, _, envelope = receiver.next()
+            assert path == "/hooks/door" and envelope["TopicArn"] == TOPIC
+        else:
+            # Nothing is told to whom nobody vouches for; the log says why.
+            harness.eventually(lambda: "certificate" in server.log())
+            assert receiver.requests.empty()
+    finally:
+        server.stop()
+        receiver.close()
 
 
 def test_a_server_killed_between_persisted_and_delivery_delivers_when_it_is_back(tmp_path, name):

@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+import harness
 from harness import REGION, binary
 
 
@@ -200,3 +201,26 @@ def test_the_example_archives_a_live_stream_and_goes_on_where_it_ended(environme
     files = sorted((path.stem for path in folder.glob("*.mkv")), key=int)
     assert files == first + second, "each fragment once, in order"
     assert sum(probe(folder / f"{number}.mkv")[0] for number in files) == 300
+
+
+@pytest.mark.parametrize("trust, ok", [("platform", True), ("--ca", True), ("nothing", False)])
+def test_a_tls_server_is_trusted_by_the_machines_roots_or_by_the_named_authority(authority, name, film, tmp_path, trust, ok):
+    """The machine's roots are those that SSL_CERT_FILE names, as for other programs."""
+    server = harness.Server(None, "--tls-cert", str(authority.certificate), "--tls-key", str(authority.key))
+    environment = {"PATH": os.environ["PATH"], "AWS_REGION": REGION, "AWS_ENDPOINT_URL": f"https://{server.host}:{server.port}",
+                   "AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret}
+    if trust == "platform":
+        environment["SSL_CERT_FILE"] = str(authority.ca)
+    options = ["--ca", str(authority.ca)] if trust == "--ca" else []
+    run = lambda *arguments: subprocess.run([binary(), *map(str, arguments), *options], capture_output=True, env=environment, timeout=60)
+    try:
+        sent = run("put", name, film, "--create", "1")
+        assert (sent.returncode == 0) == ok, sent.stderr.decode()
+        if not ok:
+            assert "certificate" in sent.stderr.decode().lower()
+            return
+        out = tmp_path / "back.mkv"
+        assert run("get", name, "-o", out).returncode == 0
+        assert probe(out)[0] == 150
+    finally:
+        server.stop()
