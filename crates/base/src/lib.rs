@@ -12,6 +12,8 @@ pub mod time;
 pub use disk::{Disk, DiskFile, SystemDisk};
 pub use error::{ApiError, Fault};
 pub use ids::{AccountId, Region, ResourceName};
-pub use service::{Authorizer, ByteStream, Caller, Handle, Operation, Reply, Request, RequestContext, StreamError};
+pub use service::{
+    Authorizer, ByteStream, Caller, Crowd, Handle, Operation, Reply, Request, RequestContext, StreamError,
+};
 pub use small_file::{read_small, replace_small};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};

@@ -94,7 +94,14 @@ pub struct Reply<T> {
     pub stream: Option<ByteStream>,
     /// Bytes of the stream, where they are known before it begins: the client is told.
     pub stream_len: Option<u64>,
+    /// Streams of one crowd become ready together, as those do that carry one camera's frames to many. It says nothing of
+    /// what they carry: the answer is the same without.
+    pub crowd: Option<Crowd>,
 }
+
+/// A crowd of streams; see [`Reply::crowd`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Crowd(pub u64);
 
 impl<T> From<T> for Reply<T> {
     fn from(output: T) -> Self {
@@ -102,6 +109,7 @@ impl<T> From<T> for Reply<T> {
             output,
             stream: None,
             stream_len: None,
+            crowd: None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A future beside a busy one in the same task.
+//! A future beside a busy one in the same task, and the bell that tells such futures apart.
 //!
 //! A connection that streams wakes for every piece it sends. What waits beside it for rare events (a drain, a deadline, the
 //! peer's close) would be polled each time, and those polls take locks that all connections share. An [`Aside`] is polled
@@ -15,6 +15,11 @@ use futures_util::task::AtomicWaker;
 /// See the module. After it was ready it is never ready again.
 pub(crate) struct Aside<T> {
     future: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
+    bell: Bell,
+}
+
+/// Wakes its task as any waker does, and tells that it was this one that did.
+pub(crate) struct Bell {
     call: Arc<Call>,
     /// Wakes `call`.
     waker: Waker,
@@ -38,17 +43,46 @@ impl Wake for Call {
     }
 }
 
-impl<T> Aside<T> {
-    pub(crate) fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
+impl Bell {
+    /// A bell that has rung once, so that what it is for is polled a first time.
+    pub(crate) fn new() -> Self {
         let call = Arc::new(Call {
             called: AtomicBool::new(true),
             task: AtomicWaker::new(),
         });
-        Aside {
-            future: Some(Box::pin(future)),
+        Bell {
             waker: Waker::from(call.clone()),
             call,
             task: None,
+        }
+    }
+
+    /// Whether it has rung since it was asked last. To be asked each time the task is polled, and what it is for to be
+    /// polled with [`Bell::waker`] when it has.
+    pub(crate) fn has_rung(&mut self, cx: &Context<'_>) -> bool {
+        if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            self.call.task.register(cx.waker());
+            self.task = Some(cx.waker().clone());
+        }
+        if !self.call.called.load(Ordering::Acquire) {
+            return false;
+        }
+        self.call.called.store(false, Ordering::Release);
+        // `wake` takes the registered waker out; it is put back before anything can call again.
+        self.call.task.register(cx.waker());
+        true
+    }
+
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+}
+
+impl<T> Aside<T> {
+    pub(crate) fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
+        Aside {
+            future: Some(Box::pin(future)),
+            bell: Bell::new(),
         }
     }
 }
@@ -58,20 +92,10 @@ impl<T> Future for Aside<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         let this = &mut *self;
-        if !this.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-            this.call.task.register(cx.waker());
-            this.task = Some(cx.waker().clone());
-        }
-        if !this.call.called.load(Ordering::Acquire) {
-            return Poll::Pending;
-        }
-        let Some(future) = &mut this.future else {
+        let Some(future) = this.future.as_mut().filter(|_| this.bell.has_rung(cx)) else {
             return Poll::Pending;
         };
-        this.call.called.store(false, Ordering::Release);
-        // `wake` takes the registered waker out; it is put back before anything can call again.
-        this.call.task.register(cx.waker());
-        let ready = ready!(future.as_mut().poll(&mut Context::from_waker(&this.waker)));
+        let ready = ready!(future.as_mut().poll(&mut Context::from_waker(this.bell.waker())));
         this.future = None;
         Poll::Ready(ready)
     }

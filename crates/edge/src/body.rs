@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use base::{ByteStream, StreamError};
@@ -20,7 +20,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::aside::Aside;
+use crate::convoy::Seated;
 use crate::exchange::Exchange;
+use crate::lane::Lane;
 use crate::limits::{DISCARD_BYTES_MAX, DISCARD_TIMEOUT, Limits};
 
 const SHUTTING_DOWN: &str = "the server is shutting down";
@@ -257,30 +259,34 @@ impl Stream for Upload {
 pub(crate) type StopSignal = Aside<StreamError>;
 
 enum Kind {
-    Bytes(Option<Bytes>),
+    Bytes(Option<Bytes>, Exchange),
     Stream(Outflow),
+    /// It goes out by the lane.
+    Lent(Arc<Lane>),
 }
 
-/// A stream on its way out.
-struct Outflow {
+/// A stream on its way out. Closes its [`Exchange`] when it is dropped.
+pub(crate) struct Outflow {
     /// `None` once it has ended.
     stream: Option<ByteStream>,
     stop: Option<StopSignal>,
     /// Why it breaks off, as soon as what came before has gone out.
     broken: Option<StreamError>,
+    exchange: Exchange,
 }
 
 /// The body of an answer. Closes its [`Exchange`] when it is sent or dropped.
 pub(crate) struct AnswerBody {
     kind: Kind,
-    exchange: Exchange,
+    /// Held while this body makes its connection one of a crowd.
+    seated: Option<Seated>,
 }
 
 impl AnswerBody {
     pub(crate) fn bytes(bytes: Bytes, exchange: Exchange) -> Self {
         AnswerBody {
-            kind: Kind::Bytes(Some(bytes).filter(|bytes| !bytes.is_empty())),
-            exchange,
+            kind: Kind::Bytes(Some(bytes).filter(|bytes| !bytes.is_empty()), exchange),
+            seated: None,
         }
     }
 
@@ -290,8 +296,23 @@ impl AnswerBody {
                 stream: Some(stream),
                 stop,
                 broken: None,
+                exchange,
             }),
-            exchange,
+            seated: None,
+        }
+    }
+
+    /// Makes the connection one of a crowd as long as this body flows.
+    pub(crate) fn seat(&mut self, seated: Seated) {
+        self.seated = Some(seated);
+    }
+
+    /// Lets a stream go out by the lane.
+    pub(crate) fn lend(&mut self, lane: &Arc<Lane>) {
+        if let Kind::Stream(_) = self.kind
+            && let Kind::Stream(outflow) = std::mem::replace(&mut self.kind, Kind::Lent(Arc::clone(lane)))
+        {
+            lane.offer(outflow);
         }
     }
 }
@@ -302,34 +323,37 @@ impl Body for AnswerBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
         let this = self.get_mut();
+        if let Kind::Lent(lane) = &this.kind {
+            let outflow = ready!(lane.reclaim(cx));
+            this.kind = Kind::Stream(outflow);
+        }
         let polled = match &mut this.kind {
-            Kind::Bytes(bytes) => Poll::Ready(bytes.take().map(Ok)),
-            Kind::Stream(outflow) => outflow.poll(&this.exchange, cx),
+            Kind::Bytes(bytes, exchange) => {
+                let bytes = bytes.take();
+                exchange.sent(bytes.as_ref().map_or(0, Bytes::len));
+                Poll::Ready(bytes.map(Ok))
+            }
+            Kind::Stream(outflow) => outflow.poll(cx),
+            Kind::Lent(_) => Poll::Pending,
         };
-        polled.map(|item| {
-            item.map(|outcome| {
-                outcome.map(|data| {
-                    this.exchange.sent(data.len());
-                    Frame::data(data)
-                })
-            })
-        })
+        polled.map(|item| item.map(|outcome| outcome.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.kind, Kind::Bytes(None))
+        matches!(self.kind, Kind::Bytes(None, _))
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Bytes(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Kind::Stream(_) => SizeHint::default(),
+            Kind::Bytes(bytes, _) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Kind::Stream(_) | Kind::Lent(_) => SizeHint::default(),
         }
     }
 }
 
 impl Outflow {
-    fn poll(&mut self, exchange: &Exchange, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
+    /// Its next bytes, never empty; the bytes count as sent.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
@@ -340,7 +364,10 @@ impl Outflow {
             match catch_unwind(AssertUnwindSafe(|| stream.as_mut().poll_next(cx))) {
                 // An empty chunk would be taken for the end of a chunked body.
                 Ok(Poll::Ready(Some(Ok(data)))) if data.is_empty() => {}
-                Ok(Poll::Ready(Some(Ok(data)))) => return Poll::Ready(Some(Ok(data))),
+                Ok(Poll::Ready(Some(Ok(data)))) => {
+                    self.exchange.sent(data.len());
+                    return Poll::Ready(Some(Ok(data)));
+                }
                 Ok(Poll::Ready(Some(Err(error)))) => break error,
                 Ok(Poll::Ready(None)) => {
                     self.stream = None;
@@ -351,18 +378,25 @@ impl Outflow {
                     Some(Poll::Pending) | None => return Poll::Pending,
                 },
                 Err(_panic) => {
-                    exchange.panicked();
-                    tracing::error!(request_id = %exchange.request_id(), "the stream of an answer panicked");
+                    self.exchange.panicked();
+                    tracing::error!(request_id = %self.exchange.request_id(), "the stream of an answer panicked");
                     break StreamError::Other("internal failure".to_owned());
                 }
             }
         };
-        tracing::debug!(request_id = %exchange.request_id(), %error, "an answer broke off");
+        tracing::debug!(request_id = %self.exchange.request_id(), %error, "an answer broke off");
         (self.stream, self.stop) = (None, None);
         // The engine drops what it holds when a body fails; let it write that first.
         self.broken = Some(error);
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+impl Outflow {
+    /// The same again where it has ended: what [`Outflow::poll`] gave last is given once more.
+    pub(crate) fn ended(&mut self, outcome: Option<StreamError>) {
+        (self.stream, self.stop, self.broken) = (None, None, outcome);
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use auth::{AuthError, Authenticator, Claim, PayloadHash, RequestHead};
-use base::{ApiError, Caller, Clock, RequestContext, Timestamp};
+use base::{ApiError, Caller, Clock, Crowd, RequestContext, Timestamp};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -25,7 +25,9 @@ use wire::{Address, Protocol, RawBody, RawReply, RawRequest, Route, Unresolved};
 
 use crate::base_url::{Arrival, TrustedProxy, base_url, forwarded_host};
 use crate::body::{AnswerBody, BodyError, Buffered, StopSignal, Upload, buffer, discard, stop_signal};
+use crate::convoy::{Seat, Seated};
 use crate::exchange::{EdgeMetrics, Exchange};
+use crate::lane::Lane;
 use crate::limits::{DRAIN_STREAM_GRACE, Limits, UNKNOWN_BODY_BYTES_MAX};
 use crate::pages::{Page, Pages};
 use crate::server::{EdgeConfig, EdgeParts};
@@ -40,6 +42,20 @@ const GIVEN_UP: [&str; 1] = ["GetImages"];
 pub(crate) struct Connection {
     pub(crate) arrival: Arrival,
     pub(crate) watch: CloseWatch,
+    pub(crate) ways: Ways,
+}
+
+/// How an answer that is one of a crowd leaves.
+pub(crate) struct Ways {
+    pub(crate) seat: Arc<Seat>,
+    /// None through TLS.
+    pub(crate) lane: Option<Arc<Lane>>,
+}
+
+impl Ways {
+    pub(crate) fn encrypted(self) -> Self {
+        Ways { lane: None, ..self }
+    }
 }
 
 /// Answers requests.
@@ -101,6 +117,14 @@ struct Done {
     _body: Option<Buffered>,
     /// For an answer that streams while the request does not.
     stop: Option<StopSignal>,
+    /// For an answer that makes its connection one of a crowd.
+    crowded: Option<Crowded>,
+}
+
+/// What a connection does with an answer that is one of a crowd.
+struct Crowded {
+    seated: Seated,
+    lane: Option<Arc<Lane>>,
 }
 
 impl Dispatch {
@@ -245,10 +269,12 @@ impl Dispatch {
             called.await?
         };
         let streams = matches!(reply.body, RawBody::Stream(_));
+        let crowded = reply.crowd.and_then(|crowd| request.join(crowd));
         Ok(Done {
             reply,
             _body: Some(body),
             stop: streams.then(|| self.stop_signal(request)),
+            crowded,
         })
     }
 
@@ -338,6 +364,7 @@ impl Dispatch {
             reply: outcome?,
             _body: None,
             stop: None,
+            crowded: None,
         })
     }
 
@@ -366,7 +393,16 @@ impl Dispatch {
     }
 
     fn success(&self, done: Done, exchange: Exchange) -> Response<AnswerBody> {
-        self.respond(done.reply, done.stop, exchange)
+        let mut answer = self.respond(done.reply, done.stop, exchange);
+        if let Some(crowded) = done.crowded {
+            answer.body_mut().seat(crowded.seated);
+            // The lane writes chunks and nothing else.
+            let chunked = !answer.headers().contains_key(header::CONTENT_LENGTH);
+            if let Some(lane) = crowded.lane.filter(|_| chunked) {
+                answer.body_mut().lend(&lane);
+            }
+        }
+        answer
     }
 
     fn page(&self, page: Page, mut exchange: Exchange) -> Response<AnswerBody> {
@@ -376,6 +412,7 @@ impl Dispatch {
             content_type: page.content_type.into(),
             headers: Vec::new(),
             body: RawBody::Bytes(page.body),
+            crowd: None,
         };
         self.respond(reply, None, exchange)
     }
@@ -438,6 +475,20 @@ struct Inbound<'a> {
 }
 
 impl Inbound<'_> {
+    /// Makes the connection one of a crowd where it speaks HTTP/1: the answers of HTTP/2 are driven apart from it.
+    fn join(&self, crowd: Crowd) -> Option<Crowded> {
+        let version = self.parts.version;
+        (version < Version::HTTP_2).then(|| Crowded {
+            seated: self.connection.ways.seat.take(crowd),
+            lane: self
+                .connection
+                .ways
+                .lane
+                .clone()
+                .filter(|_| version == Version::HTTP_11),
+        })
+    }
+
     fn expects_continue(&self) -> bool {
         let expect = self.parts.headers.get(header::EXPECT);
         expect.is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))

@@ -34,6 +34,21 @@ pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 /// Bytes of buffered bodies of all requests together; beyond it a request gets 503.
 pub const BUFFERED_BYTES_MAX: usize = 256 * 1024 * 1024;
 
+/// Connections that one convoy drives: each frame is sent to them one after the other, so that the last waits some
+/// milliseconds for the first. A crowd that is larger has several convoys. Ours.
+pub const CONVOY_MEMBERS_MAX: usize = 256;
+
+/// Members that a convoy polls before the other tasks of its thread get their turn, half a millisecond. Ours.
+pub const CONVOY_TURN: usize = 32;
+
+/// Bytes and pieces of a live answer that are put into one chunk; a single piece may be longer. As hyper does it.
+pub const LANE_BYTES: usize = 128 * 1024;
+/// See [`LANE_BYTES`].
+pub const LANE_PIECES: usize = 16;
+
+/// Chunks that are written for one connection before others get their turn. As hyper does it.
+pub const LANE_TURN: usize = 16;
+
 /// HTTP/2 requests in flight on one connection; the AWS SDK for Java opens up to 100 for SubscribeToShard.
 pub const H2_STREAMS_MAX: u32 = 128;
 

@@ -25,8 +25,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::aside::Aside;
 use crate::base_url::{Arrival, TrustedProxy};
-use crate::dispatch::{Connection, Dispatch};
+use crate::convoy::{Convoys, Seat};
+use crate::dispatch::{Connection, Dispatch, Ways};
 use crate::exchange::EdgeMetrics;
+use crate::lane::Driver;
 use crate::limits::{
     H2_CONNECTION_WINDOW_BYTES, H2_STREAM_WINDOW_BYTES, H2_STREAMS_MAX, HEAD_BYTES_MAX, HEADERS_MAX, KEEPALIVE_AFTER,
     Limits,
@@ -121,6 +123,7 @@ struct Shared {
     draining: CancellationToken,
     abort: CancellationToken,
     connections: TaskTracker,
+    convoys: Arc<Convoys>,
     protocols: Builder<TokioExecutor>,
 }
 
@@ -145,6 +148,7 @@ impl Server {
             draining: draining.clone(),
             abort: CancellationToken::new(),
             connections: TaskTracker::new(),
+            convoys: Arc::default(),
             dispatch: Dispatch::new(config, parts, metrics, draining),
         });
         let acceptor = tokio::spawn(Arc::clone(&shared).accept(listener));
@@ -268,15 +272,21 @@ impl Shared {
             };
             let local_port = listener.local_addr().map_or(0, |local| local.port());
             let shared = Arc::clone(&self);
-            self.connections.spawn(async move {
+            let (seat, driver) = (Arc::new(Seat::default()), Driver::new(socket.second_out()));
+            let ways = Ways {
+                seat: Arc::clone(&seat),
+                lane: Some(driver.lane()),
+            };
+            let run = self.connections.track_future(async move {
                 let _counted = counted;
                 let abort = Aside::new(shared.abort.clone().cancelled_owned());
                 tokio::select! {
                     biased;
-                    () = shared.serve(socket, peer, local_port) => {}
+                    () = shared.serve(socket, peer, local_port, ways) => {}
                     () = abort => {}
                 }
             });
+            self.convoys.drive(seat, driver, run);
         }
     }
 
@@ -289,7 +299,7 @@ impl Shared {
         )
     }
 
-    async fn serve(self: &Arc<Self>, socket: Socket, peer: SocketAddr, local_port: u16) {
+    async fn serve(self: &Arc<Self>, socket: Socket, peer: SocketAddr, local_port: u16, ways: Ways) {
         let first = tokio::select! {
             first = timeout(self.limits.handshake_timeout, socket.peek_first()) => first,
             () = self.draining.cancelled() => return,
@@ -303,7 +313,7 @@ impl Shared {
         match (first, &self.tls) {
             (Ok(Ok(Some(TLS_HANDSHAKE))), Some(acceptor)) => {
                 match timeout(self.limits.handshake_timeout, acceptor.accept(socket)).await {
-                    Ok(Ok(stream)) => self.speak(stream, arrival(true), watch).await,
+                    Ok(Ok(stream)) => self.speak(stream, arrival(true), watch, ways.encrypted()).await,
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
                 }
@@ -311,18 +321,18 @@ impl Shared {
             (Ok(Ok(Some(TLS_HANDSHAKE))), None) => {
                 tracing::debug!(%peer, "a TLS client on a server without a certificate");
             }
-            (Ok(Ok(Some(_))), _) => self.speak(socket, arrival(false), watch).await,
+            (Ok(Ok(Some(_))), _) => self.speak(socket, arrival(false), watch, ways).await,
             (Ok(Ok(None)), _) => {}
             (Ok(Err(error)), _) => tracing::debug!(%peer, %error, "connection broke before its first byte"),
             (Err(_), _) => tracing::debug!(%peer, "no byte came in time"),
         }
     }
 
-    async fn speak<I>(self: &Arc<Self>, io: I, arrival: Arrival, watch: CloseWatch)
+    async fn speak<I>(self: &Arc<Self>, io: I, arrival: Arrival, watch: CloseWatch, ways: Ways)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let connection = Arc::new(Connection { arrival, watch });
+        let connection = Arc::new(Connection { arrival, watch, ways });
         let begun = Arc::new(AtomicBool::new(false));
         let service = service_fn(|request: hyper::Request<Incoming>| {
             begun.store(true, Ordering::Relaxed);

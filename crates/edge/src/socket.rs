@@ -5,6 +5,7 @@ use std::io;
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -21,12 +22,31 @@ const RECHECK_CLOSED: Duration = Duration::from_secs(1);
 
 /// The socket of one connection.
 pub(crate) struct Socket {
-    stream: Arc<TcpStream>,
     bytes_in: IntCounter,
+    out: Out,
+    blocked: Arc<AtomicBool>,
+}
+
+/// The writing side of a socket.
+pub(crate) struct Out {
+    stream: Arc<TcpStream>,
     bytes_out: IntCounter,
     write_stall_timeout: Duration,
     /// Armed while the peer takes no bytes.
     stalled: Option<Pin<Box<Sleep>>>,
+}
+
+/// A second way to write to a socket that was handed to a protocol engine, for the times when the engine writes nothing.
+pub(crate) struct SecondOut {
+    pub(crate) out: Out,
+    blocked: Arc<AtomicBool>,
+}
+
+impl SecondOut {
+    /// True while the engine holds bytes that the socket did not take.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
 }
 
 impl Socket {
@@ -49,31 +69,63 @@ impl Socket {
             tracing::debug!(%error, "socket options were refused");
         }
         Socket {
-            stream: Arc::new(stream),
             bytes_in,
-            bytes_out,
-            write_stall_timeout,
-            stalled: None,
+            out: Out {
+                stream: Arc::new(stream),
+                bytes_out,
+                write_stall_timeout,
+                stalled: None,
+            },
+            blocked: Arc::default(),
+        }
+    }
+
+    /// See [`SecondOut`].
+    pub(crate) fn second_out(&self) -> SecondOut {
+        SecondOut {
+            out: Out {
+                stream: Arc::clone(&self.out.stream),
+                bytes_out: self.out.bytes_out.clone(),
+                write_stall_timeout: self.out.write_stall_timeout,
+                stalled: None,
+            },
+            blocked: Arc::clone(&self.blocked),
         }
     }
 
     /// A watch that outlives the hand-over of the socket to the protocol engine.
     pub(crate) fn watch(&self) -> CloseWatch {
-        CloseWatch(Arc::clone(&self.stream))
+        CloseWatch(Arc::clone(&self.out.stream))
     }
 
     /// The first byte that the peer sends, left in the socket; `None` when it closed without one.
     pub(crate) async fn peek_first(&self) -> io::Result<Option<u8>> {
         let mut first = [0_u8];
-        let seen = self.stream.peek(&mut first).await?;
+        let seen = self.out.stream.peek(&mut first).await?;
         Ok(first.first().copied().filter(|_| seen == 1))
     }
 
     /// Sends what fits without waiting; for a refusal before the connection is dropped.
     pub(crate) fn send_now(&self, bytes: &[u8]) {
-        if let Err(error) = self.stream.try_write(bytes) {
+        if let Err(error) = self.out.stream.try_write(bytes) {
             tracing::debug!(%error, "refusal was not sent");
         }
+    }
+
+    fn noted<T>(&self, written: Poll<T>) -> Poll<T> {
+        self.blocked.store(written.is_pending(), Ordering::Relaxed);
+        written
+    }
+}
+
+impl Out {
+    /// Writes what the socket takes of these pieces.
+    pub(crate) fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_with(cx, |stream| stream.try_write_vectored(pieces))
     }
 
     /// Runs one write until it is done or the peer has taken nothing for too long.
@@ -108,11 +160,11 @@ impl Socket {
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.stream.poll_read_ready(cx))?;
+            ready!(self.out.stream.poll_read_ready(cx))?;
             // SAFETY: `try_read_buf` writes into the spare bytes and never un-initialises one.
             #[allow(unsafe_code, reason = "reading into spare capacity without clearing 128 KiB first")]
             let mut spare = unsafe { buf.unfilled_mut() };
-            match self.stream.try_read_buf(&mut spare) {
+            match self.out.stream.try_read_buf(&mut spare) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(read) => {
@@ -132,7 +184,9 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_write_with(cx, |stream| stream.try_write(bytes))
+        let this = self.get_mut();
+        let written = this.out.poll_write_with(cx, |stream| stream.try_write(bytes));
+        this.noted(written)
     }
 
     fn poll_write_vectored(
@@ -140,8 +194,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.get_mut()
-            .poll_write_with(cx, |stream| stream.try_write_vectored(pieces))
+        let this = self.get_mut();
+        let written = this.out.poll_write_vectored(cx, pieces);
+        this.noted(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -153,7 +208,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match SockRef::from(&*self.stream).shutdown(Shutdown::Write) {
+        match SockRef::from(&*self.out.stream).shutdown(Shutdown::Write) {
             Err(error) if error.kind() != io::ErrorKind::NotConnected => Poll::Ready(Err(error)),
             _ => Poll::Ready(Ok(())),
         }

@@ -154,6 +154,36 @@ async fn a_viewer_that_leaves_a_quiet_stream_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_live_answer_that_ends_has_a_proper_end_and_leaves_its_connection_to_the_next() {
+    let server = serve(config()).await;
+    let mut viewer = connect(&server).await;
+    for _ in 0..3 {
+        viewer.send(get_media("ends").signed()).await;
+        assert_eq!(viewer.answer().await.body, b"media");
+        viewer.send(describe("cam").signed()).await;
+        assert_eq!(viewer.answer().await.status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn a_viewer_that_takes_nothing_holds_up_nobody_of_its_crowd() {
+    let server = serve(config()).await;
+    let mut slow = connect(&server).await;
+    slow.send(get_media("flood").signed()).await;
+    slow.head().await;
+    for _ in 0..20 {
+        let mut viewer = connect(&server).await;
+        viewer.send(get_media("ends").signed()).await;
+        assert_eq!(viewer.answer().await.body, b"media");
+    }
+    // The slow one has lost nothing.
+    for _ in 0..50 {
+        let chunk = slow.read_chunk().await;
+        assert!(!chunk.is_empty() && chunk.len() % 65_536 == 0 && chunk.iter().all(|byte| *byte == 7));
+    }
+}
+
+#[tokio::test]
 async fn a_viewer_that_takes_nothing_is_dropped() {
     let mut config = config();
     config.limits.write_stall_timeout = std::time::Duration::from_millis(200);

@@ -82,10 +82,11 @@ pub const COMMITS_IN_FLIGHT: usize = 4;
 /// Encoded acks that wait for a client that does not read them; reading its media waits beyond it. Ours.
 pub const ACK_QUEUE_LINES: usize = 1024;
 
-/// Media that waits in memory for one live reader; beyond it the reader is dropped behind and re-reads from storage. Ours.
+/// Media of one stream that stands in memory for all its live readers; one that is further behind re-reads from storage.
+/// Ours.
 pub const LIVE_QUEUE_BYTES: usize = 1024 * 1024;
 
-/// Messages that wait for one live reader, whatever their size. Ours.
+/// Messages that stand for the live readers of a stream, whatever their size. Ours.
 pub const LIVE_QUEUE_MESSAGES: usize = 4096;
 
 /// Live readers of one stream beyond which frames go out in pairs: one write for two frames. Ours: few readers cost little.

@@ -1,10 +1,11 @@
 //! The live tail of one stream: media as it arrives, before its fragment ends, handed to readers that follow.
 //!
-//! Ingest never waits here. Each reader has a queue with a byte budget; when it overflows the reader is dropped behind: its
-//! queue is emptied, it skips to the next fragment that starts, and reads what it missed from storage. Without readers the
-//! cost of publishing is one atomic load. A reader that subscribes in the middle of a fragment does not get that fragment
-//! from here. What arrives together is published together: a reader is woken once for it, since waking costs more than
-//! the queue. Knows nothing of Matroska and nothing of storage.
+//! Ingest never waits here. What arrives stands once, for all readers, until the last of them has taken it, and no more than a
+//! budget of bytes stands: beyond it the oldest goes, and a reader that had not come to it is dropped behind. It skips to the
+//! next fragment that starts, and reads what it missed from storage. Without readers the cost of publishing is one atomic
+//! load. A reader that subscribes in the middle of a fragment does not get that fragment from here. What arrives together is
+//! published together: a reader is woken once for it, since waking costs more than the rest. Knows nothing of Matroska and
+//! nothing of storage.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -98,92 +99,115 @@ pub enum Next {
 /// The hub of one stream.
 #[derive(Debug, Default)]
 pub struct Hub {
-    subscribers: Mutex<Vec<Arc<Queue>>>,
+    tail: Mutex<Tail>,
     count: AtomicUsize,
     closed: watch::Sender<bool>,
 }
 
+/// What readers have not all taken yet. Messages are numbered by the order in which they were published.
 #[derive(Debug, Default)]
-struct Queue(Mutex<QueueState>);
-
-#[derive(Debug, Default)]
-struct QueueState {
-    messages: VecDeque<Message>,
+struct Tail {
+    messages: VecDeque<Standing>,
+    /// Number of the first of them.
+    first: u64,
     bytes: usize,
-    lagged: bool,
+    readers: usize,
+    /// Number of the next reader; none is used twice.
+    next_reader: u64,
+    waiting: Vec<(u64, Waker)>,
     closed: bool,
-    /// The reader's waker, kept from wait to wait; `waiting` says whether it is to be called.
-    waker: Option<Waker>,
-    waiting: bool,
 }
 
-impl Queue {
-    fn push(&self, messages: &[Message]) {
-        let mut state = self.0.lock();
-        for message in messages {
-            state.push(message);
-        }
-        state.wake();
-    }
-
-    fn close(&self) {
-        let mut state = self.0.lock();
-        state.closed = true;
-        state.wake();
-    }
+#[derive(Debug)]
+struct Standing {
+    message: Message,
+    /// Readers that have not taken it.
+    unread: usize,
 }
 
-impl QueueState {
-    fn push(&mut self, message: &Message) {
-        let size = match message {
+impl Message {
+    fn media_len(&self) -> usize {
+        match self {
             Message::Media { bytes, .. } => bytes.len(),
             Message::Start(_) | Message::End(_) => 0,
-        };
-        if self.messages.len() >= LIVE_QUEUE_MESSAGES || self.bytes + size > LIVE_QUEUE_BYTES {
-            self.messages.clear();
-            self.bytes = 0;
-            self.lagged = true;
-            // A fragment that starts here is followed from its start; the rest of the others is lost to this reader.
-            if !matches!(message, Message::Start(_)) {
-                return;
+        }
+    }
+}
+
+impl Tail {
+    /// Number of the next message.
+    fn end(&self) -> u64 {
+        self.first + self.messages.len() as u64
+    }
+
+    fn push(&mut self, message: &Message) {
+        if self.readers == 0 {
+            return;
+        }
+        let len = message.media_len();
+        while self.messages.len() >= LIVE_QUEUE_MESSAGES || self.bytes + len > LIVE_QUEUE_BYTES {
+            if !self.drop_first() {
+                break;
             }
         }
-        self.bytes += size;
-        self.messages.push_back(message.clone());
-    }
-
-    fn wake(&mut self) {
-        if std::mem::take(&mut self.waiting)
-            && let Some(waker) = &self.waker
-        {
-            waker.wake_by_ref();
+        if len > LIVE_QUEUE_BYTES {
+            // It does not fit at all: every reader is behind now.
+            self.first += 1;
+            return;
         }
+        self.bytes += len;
+        self.messages.push_back(Standing {
+            message: message.clone(),
+            unread: self.readers,
+        });
     }
 
-    fn take(&mut self) -> Option<Next> {
+    fn drop_first(&mut self) -> bool {
+        let Some(dropped) = self.messages.pop_front() else {
+            return false;
+        };
+        self.first += 1;
+        self.bytes -= dropped.message.media_len();
+        true
+    }
+
+    fn standing(&mut self, number: u64) -> Option<&mut Standing> {
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.messages.get_mut(index)
+    }
+
+    /// The next message for a reader that stands at `at`.
+    fn take(&mut self, at: &mut u64) -> Option<Next> {
         if self.closed {
             return Some(Next::Closed);
         }
-        if std::mem::take(&mut self.lagged) {
+        if *at < self.first {
+            // On with the next fragment that starts; the rest of the others is lost to this reader.
+            let starts = |standing: &Standing| matches!(standing.message, Message::Start(_));
+            let skipped = self.messages.iter().position(starts).unwrap_or(self.messages.len());
+            let to = self.first + skipped as u64;
+            *at = self.first;
+            self.pass(at, to);
             return Some(Next::Lagged);
         }
-        let message = self.messages.pop_front()?;
-        if let Message::Media { bytes, .. } = &message {
-            self.bytes = self.bytes.saturating_sub(bytes.len());
-        }
+        let standing = self.standing(*at)?;
+        let message = standing.message.clone();
+        let next = *at + 1;
+        self.pass(at, next);
         Some(Next::Message(message))
     }
 
-    fn poll(&mut self, cx: &Context<'_>) -> Poll<Next> {
-        if let Some(next) = self.take() {
-            return Poll::Ready(next);
+    /// Moves a reader on; what nobody has to take any more goes.
+    fn pass(&mut self, at: &mut u64, to: u64) {
+        for number in (*at).max(self.first)..to {
+            if let Some(standing) = self.standing(number) {
+                standing.unread -= 1;
+            }
         }
-        self.waiting = true;
-        match &mut self.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
+        *at = to;
+        while self.messages.front().is_some_and(|standing| standing.unread == 0) {
+            self.drop_first();
         }
-        Poll::Pending
     }
 }
 
@@ -205,27 +229,27 @@ impl Hub {
 
     /// Starts to follow; everything published after this call is seen.
     pub fn subscribe(self: &Arc<Self>) -> Subscription {
-        let queue = Arc::new(Queue::default());
-        {
-            let mut subscribers = self.subscribers.lock();
-            subscribers.push(queue.clone());
-            self.count.store(subscribers.len(), Ordering::Release);
-        }
-        if self.is_closed() {
-            queue.close();
-        }
+        let mut tail = self.tail.lock();
+        tail.readers += 1;
+        tail.next_reader += 1;
+        self.count.store(tail.readers, Ordering::Release);
         Subscription {
             hub: self.clone(),
-            queue,
+            reader: tail.next_reader,
+            at: tail.end(),
+            waits: None,
         }
     }
 
     /// Tells every reader, now and later, that the stream was deleted.
     pub fn close(&self) {
         self.closed.send_replace(true);
-        for queue in self.subscribers.lock().iter() {
-            queue.close();
-        }
+        let waiting = {
+            let mut tail = self.tail.lock();
+            tail.closed = true;
+            std::mem::take(&mut tail.waiting)
+        };
+        wake(waiting);
     }
 
     /// True after [`Hub::close`].
@@ -240,9 +264,14 @@ impl Hub {
     }
 
     fn publish(&self, messages: &[Message]) {
-        for queue in self.subscribers.lock().iter() {
-            queue.push(messages);
-        }
+        let waiting = {
+            let mut tail = self.tail.lock();
+            for message in messages {
+                tail.push(message);
+            }
+            std::mem::take(&mut tail.waiting)
+        };
+        wake(waiting);
     }
 
     /// Announces a fragment. The publisher that comes back must be finished; dropping it rejects the fragment.
@@ -263,6 +292,12 @@ impl Hub {
         };
         publisher.put(|fragment| Message::Start(fragment.clone()));
         publisher
+    }
+}
+
+fn wake(waiting: Vec<(u64, Waker)>) {
+    for (_, waker) in waiting {
+        waker.wake();
     }
 }
 
@@ -355,7 +390,11 @@ impl Drop for Publisher {
 #[derive(Debug)]
 pub struct Subscription {
     hub: Arc<Hub>,
-    queue: Arc<Queue>,
+    reader: u64,
+    /// Number of the next message.
+    at: u64,
+    /// The waker that was left with the hub when `at` was the end; still there as long as it is.
+    waits: Option<(u64, Waker)>,
 }
 
 impl Subscription {
@@ -366,28 +405,42 @@ impl Subscription {
 
     /// The same as a poll.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
-        self.queue.0.lock().poll(cx)
+        let mut tail = self.hub.tail.lock();
+        if let Some(next) = tail.take(&mut self.at) {
+            return Poll::Ready(next);
+        }
+        let left = matches!(&self.waits, Some((at, waker)) if *at == self.at && waker.will_wake(cx.waker()));
+        if !left {
+            // Once in the list at most.
+            if self.waits.as_ref().is_some_and(|(at, _)| *at == self.at) {
+                tail.waiting.retain(|(reader, _)| *reader != self.reader);
+            }
+            tail.waiting.push((self.reader, cx.waker().clone()));
+            match &mut self.waits {
+                Some((at, waker)) => {
+                    *at = self.at;
+                    waker.clone_from(cx.waker());
+                }
+                none => *none = Some((self.at, cx.waker().clone())),
+            }
+        }
+        Poll::Pending
     }
 
     /// The next message if one waits.
     pub fn try_next(&mut self) -> Option<Next> {
-        self.queue.0.lock().take()
-    }
-
-    /// Forgets everything that waits, as a reader does that turns to storage.
-    pub fn clear(&mut self) {
-        let mut state = self.queue.0.lock();
-        state.messages.clear();
-        state.bytes = 0;
-        state.lagged = false;
+        self.hub.tail.lock().take(&mut self.at)
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let mut subscribers = self.hub.subscribers.lock();
-        subscribers.retain(|queue| !Arc::ptr_eq(queue, &self.queue));
-        self.hub.count.store(subscribers.len(), Ordering::Release);
+        let mut tail = self.hub.tail.lock();
+        let end = tail.end();
+        tail.pass(&mut self.at, end);
+        tail.waiting.retain(|(reader, _)| *reader != self.reader);
+        tail.readers -= 1;
+        self.hub.count.store(tail.readers, Ordering::Release);
     }
 }
 
@@ -464,10 +517,74 @@ mod tests {
         let mut second = hub.start(fragment(2));
         second.flush();
         assert_eq!(name(slow.try_next()), "lagged");
-        assert!(name(slow.try_next()).starts_with("end"));
         assert!(name(slow.try_next()).starts_with("start"));
         assert_eq!(name(slow.try_next()), "none");
         drop(second);
+    }
+
+    #[test]
+    fn what_all_have_taken_goes_and_a_slow_reader_takes_nothing_from_a_fast_one() {
+        let hub = Hub::new();
+        let (mut fast, slow) = (hub.subscribe(), hub.subscribe());
+        let mut publisher = hub.start(fragment(1));
+        let standing = || {
+            let tail = hub.tail.lock();
+            (tail.messages.len(), tail.bytes)
+        };
+        let chunk = Bytes::from(vec![0; 100_000]);
+        for round in 0..50 {
+            publisher.media(&chunk, Duration::ZERO);
+            publisher.flush();
+            if round == 0 {
+                assert!(name(fast.try_next()).starts_with("start"));
+            }
+            assert_eq!(name(fast.try_next()), "media 100000");
+            assert_eq!(name(fast.try_next()), "none");
+            assert!(standing().1 <= LIVE_QUEUE_BYTES);
+        }
+        assert_eq!(standing(), (10, 1_000_000), "for the slow one");
+        drop(slow);
+        assert_eq!(standing(), (0, 0));
+        publisher.media(&chunk, Duration::ZERO);
+        publisher.flush();
+        assert_eq!(standing(), (1, 100_000));
+        assert_eq!(name(fast.try_next()), "media 100000");
+        assert_eq!(standing(), (0, 0));
+    }
+
+    #[test]
+    fn bytes_beyond_the_budget_leave_every_reader_behind() {
+        let hub = Hub::new();
+        let mut reader = hub.subscribe();
+        let mut publisher = hub.start(fragment(1));
+        publisher.media(&Bytes::from(vec![0; LIVE_QUEUE_BYTES + 1]), Duration::ZERO);
+        publisher.flush();
+        assert_eq!(name(reader.try_next()), "lagged");
+        publisher.media(&Bytes::from_static(b"abc"), Duration::ZERO);
+        publisher.flush();
+        assert_eq!(name(reader.try_next()), "media 3");
+    }
+
+    #[test]
+    fn readers_that_wait_and_leave_where_nothing_arrives_leave_nothing() {
+        let hub = Hub::new();
+        let mut stays = hub.subscribe();
+        let mut cx = Context::from_waker(Waker::noop());
+        let other = Waker::from(Arc::new(Nothing));
+        for _ in 0..100 {
+            let mut leaves = hub.subscribe();
+            assert!(leaves.poll_next(&mut cx).is_pending());
+            assert!(stays.poll_next(&mut cx).is_pending());
+            assert!(stays.poll_next(&mut Context::from_waker(&other)).is_pending());
+            assert_eq!(hub.tail.lock().waiting.len(), 2);
+        }
+        assert_eq!(hub.tail.lock().waiting.len(), 1);
+    }
+
+    struct Nothing;
+
+    impl std::task::Wake for Nothing {
+        fn wake(self: Arc<Self>) {}
     }
 
     #[test]

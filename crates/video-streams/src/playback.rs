@@ -202,6 +202,7 @@ fn answer(content_type: &str, keep: Keep, pieces: Vec<Bytes>) -> Reply<PlayerOut
     let length: usize = pieces.iter().map(Bytes::len).sum();
     Reply {
         stream_len: Some(length as u64),
+        crowd: None,
         output: PlayerOutput {
             content_type: Some(content_type.to_owned()),
             cache_control: Some(match keep {

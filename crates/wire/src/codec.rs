@@ -149,6 +149,7 @@ pub fn encode<O: Structure>(
         content_type: content_type(info, codec),
         headers: Vec::new(),
         body: RawBody::Bytes(Bytes::new()),
+        crowd: None,
     };
     if let Value::Fields(fields) = &value {
         for (field, member) in fields.iter().zip(schema.members()) {

@@ -120,6 +120,7 @@ fn render(error: &ApiError, info: Option<&OperationInfo>, dialect: &Dialect, req
             content_type: Cow::Borrowed("text/xml"),
             headers: Vec::new(),
             body: RawBody::Bytes(Bytes::from(body)),
+            crowd: None,
         };
     }
     if dialect.cbor {
@@ -129,6 +130,7 @@ fn render(error: &ApiError, info: Option<&OperationInfo>, dialect: &Dialect, req
             content_type: Cow::Borrowed(CBOR_CONTENT_TYPE),
             headers: type_headers(error),
             body: RawBody::Bytes(Bytes::from(body)),
+            crowd: None,
         };
     }
     let mut members: Vec<(&str, &str)> = Vec::new();
@@ -153,6 +155,7 @@ fn render(error: &ApiError, info: Option<&OperationInfo>, dialect: &Dialect, req
         content_type,
         headers: type_headers(error),
         body: RawBody::Bytes(Bytes::from(object(&members, &error.members))),
+        crowd: None,
     }
 }
 

@@ -268,6 +268,7 @@ impl<O: WireOperation, S: Handle<O>> Erased for Entry<O, S> {
             if is_events {
                 raw.content_type = event_stream::CONTENT_TYPE.into();
             }
+            raw.crowd = reply.crowd;
             Ok(raw)
         })
     }

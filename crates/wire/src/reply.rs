@@ -43,4 +43,6 @@ pub struct RawReply {
     pub headers: Vec<(Cow<'static, str>, String)>,
     /// The body; the head goes out before the first bytes of a stream.
     pub body: RawBody,
+    /// See [`base::Reply::crowd`].
+    pub crowd: Option<base::Crowd>,
 }

@@ -79,6 +79,7 @@ impl Handle<kinesisvideo_media::op::PutMedia> for Service {
             output: kinesisvideo_media::PutMediaOutput::default(),
             stream: request.body,
             stream_len: None,
+            crowd: None,
         })
     }
 }

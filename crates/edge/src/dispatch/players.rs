@@ -116,5 +116,6 @@ fn preflight() -> RawReply {
             header("access-control-max-age", PREFLIGHT_SECONDS),
         ],
         body: RawBody::Bytes(Bytes::new()),
+        crowd: None,
     }
 }

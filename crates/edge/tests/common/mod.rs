@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use auth::{Authenticator, Credentials, KeyRing, KeyStore, MemoryKeyTable, RequestHead, Scope, Secret};
 use base::metrics::Metrics;
-use base::{AccountId, ApiError, Handle, ManualClock, Reply, Request, Timestamp};
+use base::{AccountId, ApiError, Crowd, Handle, ManualClock, Reply, Request, Timestamp};
 use bytes::Bytes;
 use edge::{EdgeConfig, EdgeParts, HealthCheck, Running, Server};
 use futures_util::stream;
@@ -111,6 +111,7 @@ impl Handle<kinesisvideo_media::op::PutMedia> for Service {
             output: kinesisvideo_media::PutMediaOutput::default(),
             stream: Some(Box::pin(acks)),
             stream_len: None,
+            crowd: None,
         })
     }
 }
@@ -132,12 +133,14 @@ impl Handle<kinesisvideo_media::op::GetMedia> for Service {
         let report = DropReport(self.events.clone());
         let floods = request.input.stream_name.as_deref() == Some("flood");
         let panics = request.input.stream_name.as_deref() == Some("panics");
+        let ends = request.input.stream_name.as_deref() == Some("ends");
         let media = stream::unfold(0_u32, move |count| {
             let _ = &report;
             async move {
                 match count {
                     0 => {}
                     1 if panics => panic!("a stream that panics"),
+                    1 if ends => return None,
                     _ if floods => {}
                     _ => std::future::pending().await,
                 }
@@ -151,6 +154,7 @@ impl Handle<kinesisvideo_media::op::GetMedia> for Service {
             },
             stream: Some(Box::pin(media)),
             stream_len: None,
+            crowd: Some(Crowd(u64::MAX)),
         })
     }
 }
@@ -197,6 +201,7 @@ impl Handle<kinesisvideo_archived_media::op::GetDASHManifest> for Service {
             },
             stream: Some(Box::pin(stream::iter([Ok(Bytes::from_static(b"<MPD/>"))]))),
             stream_len: Some(6),
+            crowd: None,
         })
     }
 }

@@ -79,6 +79,7 @@ impl Handle<op::GetClip> for VideoStreams {
             },
             stream: Some(outflow.into_stream()),
             stream_len: Some(len),
+            crowd: None,
         })
     }
 }

@@ -59,6 +59,7 @@ impl Handle<op::PutMedia> for VideoStreams {
             },
             stream: Some(session::start(context, body)),
             stream_len: None,
+            crowd: None,
         })
     }
 }

@@ -48,6 +48,7 @@ impl Handle<op::GetMediaForFragmentList> for VideoStreams {
             },
             stream: Some(answer.into_stream()),
             stream_len: None,
+            crowd: None,
         })
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use base::{ApiError, ByteStream, Clock, Handle, Reply, Request, StreamError};
+use base::{ApiError, ByteStream, Clock, Crowd, Handle, Reply, Request, StreamError};
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
@@ -30,6 +30,7 @@ impl Handle<op::GetMedia> for VideoStreams {
         let limit = inner.settings.get_connections;
         let connection = state.connect(ConnectionKind::Get, limit, &inner.metrics);
         let connection = connection.ok_or(MediaError::ConnectionLimit { limit })?;
+        let crowd = Some(Crowd(state.id.0));
         let follower = Follower::open(state, inner.clock.clone(), inner.metrics.clone(), start).await;
         let answer = Answer {
             follower: follower.map_err(MediaError::from)?,
@@ -46,6 +47,7 @@ impl Handle<op::GetMedia> for VideoStreams {
             },
             stream: Some(answer.into_stream()),
             stream_len: None,
+            crowd,
         })
     }
 }
