@@ -172,7 +172,6 @@ def test_a_session_outlives_a_silent_camera(server, name, play):
         eye.close()
 
 
-@pytest.mark.xfail(strict=True, reason="Low-Latency HLS (parts, blocking reload) is not there yet")
 def test_low_latency_shows_a_frame_within_a_second_and_a_half(server, name, play):
     media.make_stream(server, name)
     eye = camera.LiveCamera(server, name)

@@ -124,6 +124,17 @@ pub struct Segment {
     pub parts: Vec<Part>,
 }
 
+/// Where another playlist of the same session stands (EXT-X-RENDITION-REPORT).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RenditionReport {
+    /// Relative URI of that playlist.
+    pub uri: String,
+    /// Its last media sequence number.
+    pub last_msn: u64,
+    /// The last part of that segment.
+    pub last_part: Option<usize>,
+}
+
 /// What a media playlist says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Media {
@@ -145,6 +156,8 @@ pub struct Media {
     pub open: Option<Segment>,
     /// URI of the part that will come next.
     pub preload_hint: Option<String>,
+    /// The playlist of the session's other track.
+    pub rendition: Option<RenditionReport>,
 }
 
 impl Media {
@@ -178,6 +191,17 @@ impl Media {
         }
         if let Some(uri) = &self.preload_hint {
             let _ = writeln!(out, "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{uri}\"");
+        }
+        if let Some(report) = &self.rendition {
+            let _ = write!(
+                out,
+                "#EXT-X-RENDITION-REPORT:URI=\"{}\",LAST-MSN={}",
+                report.uri, report.last_msn
+            );
+            let _ = match report.last_part {
+                Some(part) => writeln!(out, ",LAST-PART={part}"),
+                None => writeln!(out),
+            };
         }
         if matches!(self.kind, Kind::Vod | Kind::Live { ended: true }) {
             out.push_str("#EXT-X-ENDLIST\n");

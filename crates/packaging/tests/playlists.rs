@@ -9,7 +9,7 @@
 
 use m3u8_rs::{MediaPlaylistType, Playlist, parse_playlist_res};
 use packaging::dash::{self, Manifest, Representation};
-use packaging::hls::{FragmentRange, Kind, LowLatency, Master, Media, Part, Segment};
+use packaging::hls::{FragmentRange, Kind, LowLatency, Master, Media, Part, RenditionReport, Segment};
 
 const FIRST_MS: i64 = 1_643_353_235_931;
 
@@ -33,6 +33,7 @@ fn media(kind: Kind, segments: Vec<Segment>) -> Media {
         segments,
         open: None,
         preload_hint: None,
+        rendition: None,
     }
 }
 
@@ -140,6 +141,11 @@ fn a_low_latency_playlist_tells_the_parts_of_what_is_arriving() {
         ..segment(1)
     });
     playlist.preload_hint = Some("part2".to_owned());
+    playlist.rendition = Some(RenditionReport {
+        uri: "sound".to_owned(),
+        last_msn: 2,
+        last_part: Some(1),
+    });
     let text = playlist.text();
     let told: Vec<&str> = text
         .lines()
@@ -153,6 +159,7 @@ fn a_low_latency_playlist_tells_the_parts_of_what_is_arriving() {
             "#EXT-X-PART:DURATION=0.333,URI=\"part0\",INDEPENDENT=YES",
             "#EXT-X-PART:DURATION=0.333,URI=\"part1\"",
             "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"part2\"",
+            "#EXT-X-RENDITION-REPORT:URI=\"sound\",LAST-MSN=2,LAST-PART=1",
         ]
     );
     assert_eq!(parsed(&text).segments.len(), 1, "a segment that is not whole is none");

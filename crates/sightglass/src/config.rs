@@ -132,6 +132,7 @@ struct DataStreamsTable {
 #[serde(deny_unknown_fields, default)]
 struct HlsTable {
     strict: bool,
+    low_latency: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -224,6 +225,7 @@ impl Config {
             clip: file.clip.limits(),
             playback: PlaybackSettings {
                 strict: file.hls.strict,
+                low_latency: file.hls.low_latency.unwrap_or(!file.hls.strict),
             },
             data_streams: data_streams::Settings {
                 shard_limits: file.data_streams.shard_limits,

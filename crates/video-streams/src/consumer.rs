@@ -64,6 +64,8 @@ pub struct Frame {
     pub offset_ms: f64,
     /// Flagged by the producer as decodable alone.
     pub key: bool,
+    /// Whether its bytes are several frames, laced into one block.
+    pub laced: bool,
     /// Its bytes as the producer sent them (H.264: length-prefixed).
     pub data: Bytes,
     /// When its last byte arrived, by [`Clock::monotonic`]; for stored frames, when it was read.
@@ -274,6 +276,7 @@ impl Consumer {
                 track: frame.track,
                 offset_ms: frame.offset_ms,
                 key: frame.key,
+                laced: frame.laced,
                 data: frame.data,
                 arrived: frame.arrived,
             }));

@@ -1,7 +1,7 @@
 //! PutMedia: a producer's bytes become fragments, and acks say how far each has come.
 
 pub mod acks;
-mod fingerprint;
+pub(crate) mod fingerprint;
 pub mod in_band;
 pub mod leniency;
 mod put_media;

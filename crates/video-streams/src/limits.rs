@@ -319,5 +319,34 @@ pub const COMMITS_ONE_BY_ONE: u64 = 64;
 /// take, with room for its commit. Ours.
 pub const COMMIT_LAG_MS: i64 = 15 * 60 * 1000;
 
+/// Parts of low-latency playlists are as many frames as fit into this, milliseconds. Ours: a player stays three of them
+/// behind the camera, and asks for one of them at a time.
+pub const PART_MS: i64 = 200;
+
+/// Frames further apart than this, in milliseconds, are not worth parts. Ours.
+pub const PART_FRAME_MS_MAX: i64 = 500;
+
+/// Streams that are cut into parts at once; players of others get whole fragments. Ours.
+pub const TAILS: usize = 1024;
+
+/// How long a stream is cut into parts after the last player asked. Ours.
+pub const TAIL_IDLE: Duration = Duration::from_secs(30);
+
+/// Fragments of a stream whose parts are kept. Ours: more than three target durations of any usual camera.
+pub const TAIL_FRAGMENTS: usize = 8;
+
+/// Bytes of all parts together; beyond them fragments are told whole. Ours.
+pub const TAILS_BYTES: usize = 256 << 20;
+
+/// Longest that a player waits for a part or a playlist that was promised it. Ours.
+pub const PART_WAIT_MAX: Duration = Duration::from_secs(12);
+
+/// How long any playlist waits for the parts of a fragment that is stored already. Ours.
+pub const PART_SETTLE: Duration = Duration::from_millis(100);
+
+/// A fragment that was shown in parts and of which nothing is known for so long is given up, milliseconds. Ours: as after a
+/// restart.
+pub const OPEN_FRAGMENT_MS: i64 = 60_000;
+
 /// Most often that a player is told to read a manifest again, milliseconds. Ours.
 pub const MANIFEST_UPDATE_MS_MIN: u32 = 500;

@@ -1,22 +1,25 @@
 //! Playback: sessions for HLS and DASH players, and the operations that players call with a session's token.
 //!
 //! A session is its token ([`session`]); what the server keeps beside it are forgettable copies: timelines that can be
-//! listed anew ([`timeline`]).
+//! listed anew ([`timeline`]) and, while somebody watches with low latency, the newest fragments in parts ([`tail`]).
 //! The text of playlists is `packaging`'s; this decides what stands in them.
 
 mod create;
 mod dash;
 mod hls;
 mod media;
+mod parts;
 pub mod session;
+mod tail;
 pub mod timeline;
+mod view;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use auth::KeyRing;
-use base::{ApiError, Reply, Timestamp};
+use base::{ApiError, Clock, Reply, Timestamp};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use storage::{Cursor, FragmentInfo, FragmentQuery, FragmentRange, MediaStore, TimeAxis};
@@ -27,13 +30,25 @@ use crate::limits;
 use crate::service::Inner;
 use crate::state::StreamState;
 use session::{Mode, Session};
+use tail::Tails;
 use timeline::{Timeline, TooManyChanges};
 
 /// What the operator may set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlaybackSettings {
     /// A live session of a stream that is silent for 30 seconds is refused, as AWS does it.
     pub strict: bool,
+    /// Live sessions with fragmented MP4 are told the parts of the fragment that is arriving (Low-Latency HLS).
+    pub low_latency: bool,
+}
+
+impl Default for PlaybackSettings {
+    fn default() -> Self {
+        PlaybackSettings {
+            strict: false,
+            low_latency: true,
+        }
+    }
 }
 
 /// What playback keeps.
@@ -41,6 +56,7 @@ pub(crate) struct Playback {
     ring: Arc<KeyRing>,
     timelines: Mutex<HashMap<Session, Arc<Kept>>>,
     uses: AtomicU64,
+    tails: Arc<Tails>,
 }
 
 /// A timeline that is remembered while there is room.
@@ -65,8 +81,9 @@ pub(crate) struct Player {
 }
 
 impl Playback {
-    pub fn new(ring: Arc<KeyRing>) -> Self {
+    pub fn new(ring: Arc<KeyRing>, clock: Arc<dyn Clock>) -> Self {
         Playback {
+            tails: Arc::new(Tails::new(clock)),
             ring,
             timelines: Mutex::new(HashMap::new()),
             uses: AtomicU64::new(0),
@@ -152,7 +169,7 @@ impl Inner {
             let page = store.list(stream, &query).await?;
             timeline.take_page(&page, page.len() >= limit)?;
         }
-        if !session.grows() || !timeline.is_listed() {
+        if !session.grows() || !timeline.is_listed() || self.settle(player, timeline, now).await? {
             return Ok(());
         }
         let committed = *store.subscribe(stream).borrow();

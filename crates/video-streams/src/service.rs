@@ -143,6 +143,7 @@ impl VideoStreams {
             }
             streams.insert(state);
         }
+        let clock = on.clock.clone();
         Ok(VideoStreams {
             inner: Arc::new(Inner {
                 clock: on.clock,
@@ -153,7 +154,7 @@ impl VideoStreams {
                 channels,
                 edges,
                 stores,
-                playback: Playback::new(on.key_ring),
+                playback: Playback::new(on.key_ring, clock),
                 changes: Mutex::new(()),
                 sweep: Arc::new(Notify::new()),
                 ports: on.ports,

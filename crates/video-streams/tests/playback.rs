@@ -87,6 +87,8 @@ async fn playlist(service: &Service, token: &str) -> Result<String, ApiError> {
         session_token: token.to_owned(),
         track_number: Some(1),
         display_fragment_number: None,
+        hls_msn: None,
+        hls_part: None,
     };
     let bytes = fetch::<op::GetHLSMediaPlaylist>(service, input).await?;
     Ok(String::from_utf8(bytes.to_vec()).unwrap())
@@ -96,7 +98,10 @@ async fn playlist(service: &Service, token: &str) -> Result<String, ApiError> {
 async fn a_live_session_waits_for_a_silent_camera_and_a_strict_one_does_not() {
     for strict in [false, true] {
         let settings = Settings {
-            playback: PlaybackSettings { strict },
+            playback: PlaybackSettings {
+                strict,
+                low_latency: !strict,
+            },
             ..Settings::default()
         };
         let service = Service::with(settings, |store| store).await;
@@ -164,6 +169,7 @@ async fn the_media_of_a_playlist_is_an_initialisation_segment_and_fragments() {
             fragment_number: fragment.fragment_number.unwrap(),
             session_token: token.clone(),
             track_number: Some(1),
+            part_number: None,
         };
         let segment = fetch::<op::GetMP4MediaFragment>(&service, input.clone()).await.unwrap();
         assert!(segment.windows(9).any(|bytes| bytes == [0, 0, 0, 5, 0x65, 1, 2, 3, 4]));

@@ -30,8 +30,9 @@ pub fn type_name(name: &str) -> String {
     upper
 }
 
-/// A field, from a member such as `KMSKeyId` (`kms_key_id`).
+/// A field, from a member such as `KMSKeyId` (`kms_key_id`) or `_HLS_msn` (`hls_msn`).
 pub fn field_name(member: &str) -> String {
+    let member = member.trim_start_matches('_');
     let letters: Vec<char> = member.replace("ARNs", "Arns").replace("URIs", "Uris").chars().collect();
     let mut name = String::new();
     for (i, letter) in letters.iter().enumerate() {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use matroska::{Block, Event, Limits, Reader, Tracks};
+use matroska::{Block, Event, Lacing, Limits, Reader, Tracks};
 
 /// The fragment's bytes are not what its frames were stored from; the log has the details.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +21,8 @@ pub struct CutFrame {
     pub offset_ms: f64,
     /// Flagged as decodable alone.
     pub key: bool,
+    /// Whether its bytes are several frames, laced into one block.
+    pub laced: bool,
     /// Its bytes.
     pub data: Bytes,
     /// When its last byte arrived.
@@ -139,6 +141,7 @@ impl Cutter {
             track: block.track,
             offset_ms: f64::from(block.relative_time) * self.header.scale_ns as f64 / 1_000_000.0,
             key: block.key,
+            laced: block.lacing != Lacing::None,
             data,
             arrived,
         }

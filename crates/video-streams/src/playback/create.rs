@@ -2,6 +2,7 @@
 //! and against what is stored, and sealed into a URL.
 
 use base::{ApiError, Handle, Reply, Request, RequestContext, Timestamp};
+use packaging::MediaKind;
 use storage::{FragmentInfo, FragmentQuery, FragmentRange};
 use wire::kinesisvideo_archived_media::{
     ContainerFormat, DASHDisplayFragmentNumber, DASHDisplayFragmentTimestamp, DASHFragmentSelectorType,
@@ -13,7 +14,7 @@ use wire::kinesisvideo_archived_media::{
 use super::dash::{begin_behind_codec_change, changes_codec, codec_change};
 use super::session::{Discontinuities, Mode, Protocol, Session};
 use crate::VideoStreams;
-use crate::archive;
+use crate::archive::{self, ArchivedFragment};
 use crate::error::MediaError;
 use crate::limits;
 use crate::media::resolve;
@@ -210,6 +211,9 @@ impl VideoStreams {
         if wanted.mode == Mode::Live {
             session.start = first.start(session.axis());
             session.initial = u16::try_from(stock.listed.len()).unwrap_or(u16::MAX);
+            if wanted.protocol == Protocol::HlsMp4 && inner.settings.playback.low_latency {
+                session.part_ms = part_ms(&sample).unwrap_or(0);
+            }
         }
         let seconds = wanted.expires_s.unwrap_or(limits::EXPIRES_SECONDS);
         let expires = now.plus_millis(i64::from(seconds).saturating_mul(1000));
@@ -277,6 +281,26 @@ impl VideoStreams {
             position,
         })
     }
+}
+
+/// The longest part of a stream whose fragments are like this one; none where it cannot be shown in parts: its pictures
+/// are sent in another order than they are shown, or are too far apart.
+fn part_ms(fragment: &ArchivedFragment) -> Option<u16> {
+    let track = fragment.video().or(fragment.audio())?;
+    let (first, last) = (track.samples.first()?, track.samples.last()?);
+    let reordered = track.samples.iter().any(|sample| sample.composition_offset != 0);
+    if reordered && track.config.kind() == MediaKind::Video {
+        return None;
+    }
+    let units = last.end().saturating_sub(first.decode_time);
+    let count = i64::try_from(track.samples.len()).ok()?;
+    let frame_ms = (units.saturating_mul(1000) / i64::from(track.config.timescale()).max(1) / count).max(1);
+    if frame_ms > limits::PART_FRAME_MS_MAX {
+        return None;
+    }
+    // A tenth more, for clocks of cameras: no part may be longer than is told here.
+    let frames = (limits::PART_MS / frame_ms).max(1);
+    u16::try_from((frames * frame_ms * 11 + 9) / 10).ok()
 }
 
 #[cfg(test)]

@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use base::{ApiError, Handle, Reply, Request};
 use packaging::TrackConfig;
-use packaging::hls::{FragmentRange, Kind, Master, Media, Segment};
+use packaging::hls::{FragmentRange, Kind, LowLatency, Master, Media, Part, RenditionReport, Segment};
 use storage::FragmentInfo;
 use wire::kinesisvideo_archived_media::{
     DASHDisplayFragmentNumber, GetHLSMasterPlaylistInput, GetHLSMediaPlaylistInput, PlayerOutput, op,
 };
 
 use super::session::{Mode, Protocol};
+use super::tail::{Told, ToldParts};
 use super::timeline::{Entry, Window};
+use super::view::{View, Wish};
 use super::{Keep, Player, answer};
 use crate::VideoStreams;
 use crate::archive::{self, ArchivedFragment};
@@ -30,6 +32,9 @@ fn version(protocol: Protocol) -> u8 {
         Protocol::HlsMp4 | Protocol::Dash => VERSION_MP4,
     }
 }
+
+/// PART-HOLD-BACK in part targets: the draft's least that it recommends.
+const PARTS_HELD_BACK: u32 = 3;
 
 /// What a session's fragments are taken to be like: one of them, and how many bits a second they have.
 pub(super) struct Character {
@@ -123,6 +128,8 @@ impl Handle<op::GetHLSMasterPlaylist> for VideoStreams {
             .with_timeline(&player, |timeline| timeline.window(now))
             .await?;
         let character = self.character(&player, &window).await?;
+        // So that there are parts when the player comes back for them.
+        self.inner.tail(&player).await;
         let (video, audio) = (character.video(), character.audio());
         let numbers = wants_numbers(input.display_fragment_number);
         let apart = player.session.protocol == Protocol::HlsMp4 && video.is_some() && audio.is_some();
@@ -147,29 +154,50 @@ impl Handle<op::GetHLSMediaPlaylist> for VideoStreams {
     async fn handle(&self, request: Request<GetHLSMediaPlaylistInput>) -> Result<Reply<PlayerOutput>, ApiError> {
         let input = request.input;
         let player = self.inner.player(&input.session_token)?.of_hls()?;
-        let now = self.inner.clock.now();
-        let window = self
-            .inner
-            .with_timeline(&player, |timeline| timeline.window(now))
-            .await?;
+        let track = input.track_number.unwrap_or(1);
+        let view = self.inner.view(&player, track, wish(&input)?).await?;
         if self.inner.settings.playback.strict && player.session.mode == Mode::Live {
-            let since = now.plus_millis(-limits::LIVE_WITHIN_MS);
+            let since = self.inner.clock.now().plus_millis(-limits::LIVE_WITHIN_MS);
             let ends = |entry: &Entry| entry.server.plus_millis(i64::from(entry.length_ms));
-            if window.entries.last().is_none_or(|last| ends(last) < since) {
+            if view.window.entries.last().is_none_or(|last| ends(last) < since) {
                 let why = "The stream has had no fragment for 30 seconds.";
                 return Err(MediaError::Missing(why).into());
             }
         }
-        let track = input.track_number.unwrap_or(1);
-        let text = playlist(&player, &window, track, wants_numbers(input.display_fragment_number)).text();
+        let text = playlist(&player, &view, track, wants_numbers(input.display_fragment_number)).text();
         Ok(answer(CONTENT_TYPE, Keep::Never, vec![text.into()]))
     }
 }
 
+/// What a player wants the playlist to hold before it is sent.
+fn wish(input: &GetHLSMediaPlaylistInput) -> Result<Wish, MediaError> {
+    let ordinal = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok());
+    if input.hls_part.is_some() && input.hls_msn.is_none() {
+        let why = "_HLS_part needs _HLS_msn.";
+        return Err(MediaError::InvalidArgument(why.to_owned()));
+    }
+    Ok(Wish {
+        msn: ordinal(input.hls_msn),
+        part: ordinal(input.hls_part),
+    })
+}
+
 /// The media playlist of a track.
-fn playlist(player: &Player, window: &Window, track: i32, numbers: bool) -> Media {
-    let session = &player.session;
-    let of_entry = |entry: &Entry| segment(player, entry, track, numbers);
+fn playlist(player: &Player, view: &View, track: i32, numbers: bool) -> Media {
+    let (session, window) = (&player.session, &view.window);
+    let skip = window.entries.len() - view.parts.len();
+    let told = window
+        .entries
+        .iter()
+        .map(|_| None)
+        .take(skip)
+        .chain(view.parts.iter().map(Some));
+    let of_entry = |((entry, told), sequence): ((&Entry, Option<&ToldParts>), u64)| Segment {
+        parts: told.map_or_else(Vec::new, |told| parts(player, sequence, track, told)),
+        ..segment(player, entry, track, numbers)
+    };
+    let open = view.open.as_ref();
+    let part_ms = u32::from(session.part_ms);
     let on_demand = session.mode == Mode::OnDemand;
     Media {
         version: version(session.protocol),
@@ -181,11 +209,64 @@ fn playlist(player: &Player, window: &Window, track: i32, numbers: bool) -> Medi
         // AWS counts the fragments of a range from 1, and those of a live session from 0.
         media_sequence: window.first + u64::from(on_demand),
         discontinuity_sequence: window.discontinuities,
-        low_latency: None,
-        segments: window.entries.iter().map(of_entry).collect(),
-        open: None,
-        preload_hint: None,
+        low_latency: (part_ms > 0).then(|| LowLatency {
+            part_target_ms: part_ms,
+            hold_back_ms: part_ms * PARTS_HELD_BACK,
+        }),
+        segments: window
+            .entries
+            .iter()
+            .zip(told)
+            .zip(window.first..)
+            .map(of_entry)
+            .collect(),
+        // How long it lasts is not known yet, and a date range may not be said anew.
+        open: open.map(|(entry, told)| Segment {
+            fragment: None,
+            ..of_entry(((entry, Some(told)), view.open_sequence()))
+        }),
+        preload_hint: (part_ms > 0).then(|| next_part(player, view, track)),
+        rendition: rendition(player, view, track, numbers),
     }
+}
+
+/// What the playlist of a track says of the other one, so that a player that turns to it knows what to ask for.
+fn rendition(player: &Player, view: &View, track: i32, numbers: bool) -> Option<RenditionReport> {
+    let (_, told) = view.open.as_ref()?;
+    let parts = told.beside?;
+    Some(RenditionReport {
+        uri: player.playlist_uri(3 - u8::try_from(track).unwrap_or(1), numbers),
+        last_msn: view.open_sequence().saturating_sub(u64::from(parts == 0)),
+        last_part: parts.checked_sub(1),
+    })
+}
+
+/// The parts of a fragment.
+fn parts(player: &Player, sequence: u64, track: i32, told: &ToldParts) -> Vec<Part> {
+    let part = |(part, at): (&Told, u64)| Part {
+        uri: part_uri(player, sequence, track, at),
+        duration_ms: part.duration_ms,
+        independent: part.independent,
+    };
+    told.parts.iter().zip(0..).map(part).collect()
+}
+
+/// The part that comes next: of the fragment that arrives, or the first of the one after it.
+fn next_part(player: &Player, view: &View, track: i32) -> String {
+    let sequence = view.open_sequence();
+    match &view.open {
+        Some((_, told)) if told.more => part_uri(player, sequence, track, told.parts.len() as u64),
+        Some(_) => part_uri(player, sequence + 1, track, 0),
+        None => part_uri(player, sequence, track, 0),
+    }
+}
+
+/// A part is named by the number of its fragment in the session, which is known before the fragment is.
+fn part_uri(player: &Player, sequence: u64, track: i32, part: u64) -> String {
+    let token = &player.token;
+    format!(
+        "getMP4MediaFragment.mp4?FragmentNumber={sequence}&SessionToken={token}&TrackNumber={track}&PartNumber={part}"
+    )
 }
 
 /// EXT-X-TARGETDURATION: as foreseen when the session was made, so that it stays the same; a fragment that is longer
@@ -194,21 +275,25 @@ fn target(foreseen_s: u16, longest_ms: u32) -> u32 {
     u32::from(foreseen_s).max(longest_ms.saturating_add(500) / 1000).max(1)
 }
 
+fn segment_uri(player: &Player, entry: &Entry, track: i32) -> String {
+    let operation = match player.session.protocol {
+        Protocol::HlsMp4 | Protocol::Dash => "getMP4MediaFragment.mp4",
+        Protocol::HlsTs => "getTSFragment.ts",
+    };
+    let (number, token) = (entry.number, &player.token);
+    format!("{operation}?FragmentNumber={number}&SessionToken={token}&TrackNumber={track}")
+}
+
 fn segment(player: &Player, entry: &Entry, track: i32, numbers: bool) -> Segment {
     let session = &player.session;
     let (token, number) = (&player.token, entry.number);
     let mp4 = session.protocol == Protocol::HlsMp4;
-    let operation = if mp4 {
-        "getMP4MediaFragment.mp4"
-    } else {
-        "getTSFragment.ts"
-    };
     let shown = match session.producer_time {
         true => entry.producer,
         false => entry.server,
     };
     Segment {
-        uri: format!("{operation}?FragmentNumber={number}&SessionToken={token}&TrackNumber={track}"),
+        uri: segment_uri(player, entry, track),
         duration_ms: entry.length_ms,
         discontinuity: entry.discontinuity,
         map: mp4.then(|| {

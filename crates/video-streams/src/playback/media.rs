@@ -111,9 +111,16 @@ impl Handle<op::GetMP4MediaFragment> for VideoStreams {
     async fn handle(&self, request: Request<GetMP4MediaFragmentInput>) -> Result<Reply<PlayerOutput>, ApiError> {
         let input = request.input;
         let player = self.inner.player(&input.session_token)?;
+        let track_number = input.track_number.unwrap_or(1);
+        if let Some(part) = input.part_number {
+            let sequence = input.fragment_number.parse().map_err(|_| no_fragment())?;
+            let part = u64::try_from(part).map_err(|_| no_fragment())?;
+            let bytes = self.inner.part(&player, track_number, sequence, part).await?;
+            return Ok(answer("video/mp4", Keep::Always, vec![bytes]));
+        }
         let asked = self.asked(&player, &input.fragment_number).await?;
         let fragment = archive::load(&*player.store, player.state.id, &asked.info).await?;
-        let track = track_of(&fragment, input.track_number.unwrap_or(1)).ok_or_else(no_fragment)?;
+        let track = track_of(&fragment, track_number).ok_or_else(no_fragment)?;
         let tracks = [samples_of(track)];
         let segment = fmp4::media_segment(sequence(&asked.info), asked.base_ms, &tracks, &fragment.payload);
         let segment = segment.map_err(MediaError::from)?;

@@ -307,8 +307,37 @@ impl Timeline {
     }
 
     /// Whether a fragment with these tracks would need an initialisation segment of its own.
-    pub fn is_other_codec(&self, tracks_hash: u64) -> bool {
+    fn is_other_codec(&self, tracks_hash: u64) -> bool {
         self.maps.is_empty() || self.changes_codec(tracks_hash)
+    }
+
+    /// Whether a fragment that is arriving can be shown in parts, under the number that comes next: it will belong to the
+    /// session, and it needs no initialisation segment that only a stored fragment has.
+    pub fn can_show(&self, open: &Open, tracks_hash: u64) -> bool {
+        let start = match self.session.producer_time {
+            true => open.producer,
+            false => open.server,
+        };
+        let belongs = (self.session.start..=self.session.end).contains(&start);
+        let known = self.entries.iter().rev().any(|entry| entry.number == open.number);
+        let in_order = !self.session.producer_time || start > self.latest;
+        self.open.is_none() && self.is_listed() && belongs && in_order && !known && !self.is_other_codec(tracks_hash)
+    }
+
+    /// What a playlist says of the fragment that is shown in parts.
+    pub fn open_entry(&self) -> Option<Entry> {
+        let open = self.open?;
+        Some(Entry {
+            number: open.number,
+            server: open.server,
+            producer: open.producer,
+            length_ms: 0,
+            size: 0,
+            discontinuity: self.is_discontinuity(open.producer),
+            map: self.last_map(),
+            gap: false,
+            media_ms: self.media_end(),
+        })
     }
 
     /// Notes that players see a fragment in parts, under the number that comes next.

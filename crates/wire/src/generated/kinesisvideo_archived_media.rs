@@ -174,6 +174,8 @@ structure! {
         display_fragment_number: Option<DASHDisplayFragmentNumber>,
         session_token: String,
         track_number: Option<i32>,
+        hls_msn: Option<i64>,
+        hls_part: Option<i64>,
     }
 }
 
@@ -237,6 +239,7 @@ structure! {
     #[derive(Default)]
     GetMP4MediaFragmentInput {
         fragment_number: String,
+        part_number: Option<i64>,
         session_token: String,
         track_number: Option<i32>,
     }
@@ -627,6 +630,8 @@ mod schema {
             optional("DisplayFragmentNumber", &DASHDisplayFragmentNumber),
             required("SessionToken", &PlayerSessionToken),
             optional("TrackNumber", &PlayerTrackNumber),
+            optional("_HLS_msn", &PlayerOrdinal),
+            optional("_HLS_part", &PlayerOrdinal),
         ],
     );
     pub static GetHLSStreamingSessionURLInput: Schema = Schema::structure(
@@ -681,6 +686,7 @@ mod schema {
         "GetMP4MediaFragmentInput",
         &[
             required("FragmentNumber", &FragmentNumberString),
+            optional("PartNumber", &PlayerOrdinal),
             required("SessionToken", &PlayerSessionToken),
             optional("TrackNumber", &PlayerTrackNumber),
         ],
