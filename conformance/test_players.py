@@ -138,7 +138,8 @@ def test_a_live_camera_is_followed(server, name, play, kind):
     try:
         eye.sent.wait(20)
         media_ready(server, name, 3)
-        player = play(kind, live(server, name, kind))
+        # A player that knows no parts sees whole fragments and stays three of them behind.
+        player = play(kind, live(server, name, kind), {"lowLatencyMode": False} if kind == "hls" else None)
         report = player.until(lambda report: len(report["frames"]) > 8 * camera.RATE, within=40)
         shown = numbers(report)
         assert shown == sorted(shown), "pictures went backwards"
@@ -187,6 +188,8 @@ def test_low_latency_shows_a_frame_within_a_second_and_a_half(server, name, play
         assert any("#EXT-X-PART:" in text for text in media_playlists(player)), "the playlist has no parts"
         playlists.check(media_playlists(player))
         assert 0 < middle < 1500, delays
+        # It begins less than a second behind the camera; on a busy machine the first picture comes late.
+        assert report["stalls"] <= 2, report["errors"]
     finally:
         eye.close()
 

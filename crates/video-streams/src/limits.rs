@@ -341,6 +341,10 @@ pub const TAILS_BYTES: usize = 256 << 20;
 /// Longest that a player waits for a part or a playlist that was promised it. Ours.
 pub const PART_WAIT_MAX: Duration = Duration::from_secs(12);
 
+/// Longest that the first playlist of a stream that nobody watched waits for a part. Ours: most cameras begin a fragment
+/// every one or two seconds.
+pub const PART_COLD: Duration = Duration::from_millis(2500);
+
 /// How long any playlist waits for the parts of a fragment that is stored already. Ours.
 pub const PART_SETTLE: Duration = Duration::from_millis(100);
 

@@ -215,6 +215,8 @@ impl VideoStreams {
                 session.part_ms = part_ms(&sample).unwrap_or(0);
             }
         }
+        // So that there are parts when the player comes for them.
+        inner.tail(&session, &state).await;
         let seconds = wanted.expires_s.unwrap_or(limits::EXPIRES_SECONDS);
         let expires = now.plus_millis(i64::from(seconds).saturating_mul(1000));
         let token = session.seal(&inner.playback.ring, expires);

@@ -128,8 +128,6 @@ impl Handle<op::GetHLSMasterPlaylist> for VideoStreams {
             .with_timeline(&player, |timeline| timeline.window(now))
             .await?;
         let character = self.character(&player, &window).await?;
-        // So that there are parts when the player comes back for them.
-        self.inner.tail(&player).await;
         let (video, audio) = (character.video(), character.audio());
         let numbers = wants_numbers(input.display_fragment_number);
         let apart = player.session.protocol == Protocol::HlsMp4 && video.is_some() && audio.is_some();

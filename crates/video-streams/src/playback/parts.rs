@@ -1,8 +1,8 @@
 //! Cuts one track of a fragment into the parts of a low-latency playlist while the fragment arrives. Pure.
 //!
 //! The parts together hold exactly the samples of the segment that the fragment becomes when it is stored: same bytes, same
-//! times. A part ends when one more frame could make it longer than the target; how long its last frame lasts is known when
-//! the next frame is here. Pictures that come in another order than they are shown cannot be cut this way, since their
+//! times. A part ends when one more frame, which is expected to last as long as the one before it, would make it longer
+//! than the target; how long its last frame lasts is known when the next frame is here. Pictures that come in another order than they are shown cannot be cut this way, since their
 //! decode times depend on pictures that have not come yet: such a fragment is not shown in parts.
 
 use bytes::{Bytes, BytesMut};
@@ -85,9 +85,8 @@ impl TrackParts {
         };
         let start = self.cut_bytes + self.rest.len();
         append(&mut self.rest, &config, data)?;
-        let ends_part = self.would_exceed(time_ms);
-        let reordered = self.frames.last().is_some_and(|before| time_ms < before.time_ms);
-        if reordered && config.kind() == MediaKind::Video {
+        let before = self.frames.last().map_or(time_ms, |before| before.time_ms);
+        if time_ms < before && config.kind() == MediaKind::Video {
             return Err(NotInParts);
         }
         let upto = self.frames.len();
@@ -96,7 +95,12 @@ impl TrackParts {
             time_ms,
             key,
         });
-        if ends_part {
+        // Longer than was expected of its last frame, which then goes into the next part.
+        if upto > self.cut + 1 && self.open_ms(time_ms) > self.part_ms {
+            self.cut(&config, upto - 1)?;
+        }
+        let lasts = time_ms.saturating_sub(before).max(0);
+        if upto > self.cut && self.open_ms(time_ms).saturating_add(lasts) > self.part_ms {
             self.cut(&config, upto)?;
         }
         self.config = Some(config);
@@ -105,20 +109,23 @@ impl TrackParts {
 
     /// The fragment has ended: the frames that are left are its last part.
     pub fn finish(&mut self) -> Result<(), NotInParts> {
-        match self.config.take() {
-            Some(config) if self.cut < self.frames.len() => self.cut(&config, self.frames.len()),
-            _ => Ok(()),
+        let Some(config) = self.config.take() else {
+            return Ok(());
+        };
+        let whole = self.frames.len();
+        let end = timeline::samples(&config, &self.frames, None)
+            .last()
+            .map_or(0, Sample::end);
+        if whole > self.cut + 1 && self.open_ms(millis(end, &config)) > self.part_ms {
+            self.cut(&config, whole - 1)?;
         }
+        self.cut(&config, whole)
     }
 
-    /// Whether the open part would be too long with a frame of this time in it, which is taken to last as long as the one
-    /// before it.
-    fn would_exceed(&self, time_ms: i64) -> bool {
-        let (Some(first), Some(last)) = (self.frames.get(self.cut), self.frames.last()) else {
-            return false;
-        };
-        let lasts = time_ms.saturating_sub(last.time_ms).max(0);
-        time_ms.saturating_sub(first.time_ms).saturating_add(lasts) > self.part_ms
+    /// How long the open part is when it ends at this time.
+    fn open_ms(&self, time_ms: i64) -> i64 {
+        let first = self.frames.get(self.cut);
+        first.map_or(0, |first| time_ms.saturating_sub(first.time_ms))
     }
 
     /// Makes a part of the frames up to that one.

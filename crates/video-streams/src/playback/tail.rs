@@ -49,7 +49,13 @@ impl Tails {
     }
 
     /// Follows a stream with a consumer that was just opened. None where so many are followed that it must do without.
-    pub fn start(self: &Arc<Self>, stream: StreamId, part_ms: u16, consumer: Consumer) -> Option<Arc<Tail>> {
+    pub fn start(
+        self: &Arc<Self>,
+        stream: StreamId,
+        part_ms: u16,
+        consumer: Consumer,
+        commits: watch::Receiver<u64>,
+    ) -> Option<Arc<Tail>> {
         let mut running = self.running.lock();
         if let Some(tail) = running.get(&(stream, part_ms)) {
             return Some(tail.clone());
@@ -57,12 +63,15 @@ impl Tails {
         if running.len() >= limits::TAILS {
             return None;
         }
+        let commits_before = *commits.borrow();
         let tail = Arc::new(Tail {
             part_ms,
             asked: AtomicU64::new(self.now()),
             changes: watch::Sender::new(0),
             fragments: Mutex::default(),
             held: self.held.clone(),
+            commits_before,
+            commits,
         });
         running.insert((stream, part_ms), tail.clone());
         tokio::spawn(self.clone().follow((stream, part_ms), tail.clone(), consumer));
@@ -106,13 +115,16 @@ pub(super) struct Tail {
     changes: watch::Sender<u64>,
     fragments: Mutex<Fragments>,
     held: Arc<AtomicUsize>,
+    /// The stream's commits, and how many there were when it began to be followed.
+    commits: watch::Receiver<u64>,
+    commits_before: u64,
 }
 
 #[derive(Default)]
 struct Fragments {
     newest: VecDeque<Arriving>,
-    /// Whether a fragment was followed from its start already. Before the first one others may be on their way to storage
-    /// of which nothing is known here, so that its place is not known.
+    /// Whether the end of a fragment that was followed from its start is known. Until then one that began before may be on
+    /// its way to storage, and the place of the next is not known before that is there.
     warm: bool,
 }
 
@@ -123,7 +135,7 @@ struct Arriving {
     outcome: Option<Outcome>,
     /// Track 1 of playlists, and 2 where there is one.
     tracks: Vec<TrackParts>,
-    /// Whether it may be begun to be shown, and whether parts follow those that it has.
+    /// Whether its parts are those of the whole fragment so far.
     in_parts: bool,
     held: usize,
 }
@@ -187,12 +199,20 @@ impl Tail {
     /// The oldest fragment of which it is not known what becomes of it.
     pub fn candidate(&self) -> Option<Candidate> {
         let fragments = self.fragments.lock();
+        if !fragments.warm && *self.commits.borrow() == self.commits_before {
+            return None;
+        }
         let oldest = fragments.newest.iter().find(|fragment| fragment.outcome.is_none())?;
         Some(Candidate {
             open: oldest.open,
             tracks_hash: oldest.tracks_hash,
             in_parts: oldest.in_parts && oldest.tracks.iter().any(|track| !track.parts().is_empty()),
         })
+    }
+
+    /// Whether it has not come to a fragment yet that could be shown.
+    pub fn is_cold(&self) -> bool {
+        !self.fragments.lock().warm
     }
 
     /// What became of a fragment.
@@ -237,10 +257,7 @@ impl Tail {
             match event {
                 // What comes from storage has its place in every timeline already.
                 Event::FragmentStart(start) if start.live => {
-                    let in_parts = std::mem::replace(&mut fragments.warm, true);
-                    fragments
-                        .newest
-                        .push_back(Arriving::new(&start, in_parts, self.part_ms));
+                    fragments.newest.push_back(Arriving::new(&start, self.part_ms));
                     self.forget(&mut fragments.newest);
                     false
                 }
@@ -252,11 +269,14 @@ impl Tail {
                         changed
                     })
                 }
-                Event::FragmentEnd(end) => fragments.find(end.number).is_some_and(|fragment| {
-                    fragment.end(end.outcome);
-                    fragment.count(&self.held);
-                    true
-                }),
+                Event::FragmentEnd(end) => {
+                    let ended = fragments.find(end.number).map(|fragment| {
+                        fragment.end(end.outcome);
+                        fragment.count(&self.held);
+                    });
+                    fragments.warm |= ended.is_some();
+                    ended.is_some()
+                }
                 Event::FragmentStart(_) | Event::StreamDeleted => false,
             }
         };
@@ -297,7 +317,7 @@ impl Fragments {
 }
 
 impl Arriving {
-    fn new(start: &FragmentStart, in_parts: bool, part_ms: u16) -> Self {
+    fn new(start: &FragmentStart, part_ms: u16) -> Self {
         let first = |kind: TrackKind| start.tracks.iter().find(|track| track.kind == kind);
         let track = |track: &Track| TrackParts::new(track.clone(), start.producer_timestamp.millis(), part_ms);
         let tracks = [first(TrackKind::Video), first(TrackKind::Audio)];
@@ -310,7 +330,7 @@ impl Arriving {
             tracks_hash: fingerprint(&start.tracks),
             outcome: None,
             tracks: tracks.into_iter().flatten().map(track).collect(),
-            in_parts,
+            in_parts: true,
             held: 0,
         }
     }

@@ -8,13 +8,15 @@ use base::{ApiError, Timestamp};
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::session::{Mode, Session};
 use super::tail::{Candidate, Fate, PartState, Tail, ToldParts};
 use super::timeline::{Entry, Open, Timeline, Window};
-use super::{Player, no_fragment, session::Mode};
+use super::{Player, no_fragment};
 use crate::consumer::{Consumer, StartAt};
 use crate::error::MediaError;
 use crate::limits;
 use crate::service::Inner;
+use crate::state::{ConnectionKind, StreamState};
 
 /// What a playlist shows.
 pub(super) struct View {
@@ -72,28 +74,32 @@ fn with_parts(window: &Window, target_s: u16) -> usize {
 impl Inner {
     /// The tail of a session's stream, which begins to be followed. None where the session has no parts, or so many streams
     /// are watched that this one must do without.
-    pub(super) async fn tail(&self, player: &Player) -> Option<Arc<Tail>> {
-        let (part_ms, stream) = (player.session.part_ms, player.state.id);
-        if part_ms == 0 || player.session.mode != Mode::Live {
+    pub(super) async fn tail(&self, session: &Session, state: &Arc<StreamState>) -> Option<Arc<Tail>> {
+        if session.part_ms == 0 || session.mode != Mode::Live {
             return None;
         }
         let tails = &self.playback.tails;
-        if let Some(tail) = tails.get(stream, part_ms) {
+        if let Some(tail) = tails.get(state.id, session.part_ms) {
             return Some(tail);
         }
         let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
-        let consumer = Consumer::open(player.state.clone(), clock, metrics, StartAt::Now).await;
+        let consumer = Consumer::open(state.clone(), clock, metrics, StartAt::Now).await;
         let consumer = consumer.inspect_err(|error| tracing::warn!(%error, "a stream is not followed for its players"));
-        tails.start(stream, part_ms, consumer.ok()?)
+        let commits = state.stores().durable.subscribe(state.id);
+        tails.start(state.id, session.part_ms, consumer.ok()?, commits)
     }
 
     /// What a playlist shows, as soon as it holds what is asked; or what there is, where the wait gets long.
     pub(super) async fn view(&self, player: &Player, track: i32, wish: Wish) -> Result<View, MediaError> {
-        let tail = self.tail(player).await;
+        let tail = self.tail(&player.session, &player.state).await;
         let mut commits = player.store.subscribe(player.state.id);
         let mut changes = tail.as_ref().map(|tail| tail.changes());
+        // A player that is told where it shall start before there are parts runs dry until there are.
+        let arriving = player.state.connections(ConnectionKind::Put) > 0;
+        let cold = wish.msn.is_none() && arriving && tail.as_ref().is_some_and(|tail| tail.is_cold());
         let patience = match wish.msn {
             Some(_) => patience(player),
+            None if cold => Duration::from_secs(u64::from(player.session.target_s)).min(limits::PART_COLD),
             None => limits::PART_SETTLE,
         };
         let until = Instant::now() + patience;
@@ -112,7 +118,7 @@ impl Inner {
                 );
                 return Err(MediaError::InvalidArgument(why));
             }
-            if view.satisfies(wish) {
+            if view.satisfies(wish) && (!cold || view.open.is_some()) {
                 return Ok(view);
             }
             tokio::select! {
@@ -146,7 +152,10 @@ impl Inner {
 
     /// One part, by the number of its fragment in the session. The one that comes next is waited for.
     pub(super) async fn part(&self, player: &Player, track: i32, sequence: u64, part: u64) -> Result<Bytes, ApiError> {
-        let tail = self.tail(player).await.ok_or_else(no_fragment)?;
+        let tail = self
+            .tail(&player.session, &player.state)
+            .await
+            .ok_or_else(no_fragment)?;
         let (mut changes, mut commits) = (tail.changes(), player.store.subscribe(player.state.id));
         let until = Instant::now() + patience(player);
         loop {

@@ -108,8 +108,12 @@ proptest! {
         // 30 pictures a second, parts as a session foresees them.
         let frames: Vec<_> = jitter.iter().enumerate().map(|(n, off)| ((n as i64 * 1000 / 30 + off).max(0), picture(n, 50))).collect();
         let cut = parts(video(), 218, &frames).unwrap();
-        for part in &cut[..cut.len() - 1] {
-            prop_assert!((150..=222).contains(&part.duration_ms), "{}", part.duration_ms);
+        for part in &cut {
+            prop_assert!(part.duration_ms <= 218, "{}", part.duration_ms);
+        }
+        // One or two at the end may be short.
+        for part in &cut[..cut.len() - 2] {
+            prop_assert!(part.duration_ms >= 150, "{}", part.duration_ms);
         }
     }
 }
@@ -130,6 +134,5 @@ fn a_camera_that_pauses_makes_a_long_part_and_goes_on() {
         .collect();
     let cut = parts(video(), 220, &frames).unwrap();
     let durations: Vec<_> = cut.iter().map(|part| part.duration_ms).collect();
-    assert_eq!(durations[0], 1500, "its last picture stands until the next one");
-    assert_eq!(cut.len(), 2);
+    assert_eq!(durations[..2], [80, 1420], "its last picture stands until the next one");
 }

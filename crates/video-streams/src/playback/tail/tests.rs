@@ -15,6 +15,8 @@ fn tail() -> Tail {
         changes: watch::Sender::new(0),
         fragments: Mutex::default(),
         held: Arc::default(),
+        commits: watch::Sender::new(5).subscribe(),
+        commits_before: 5,
     }
 }
 
@@ -69,9 +71,12 @@ fn a_fragment_is_told_in_parts_until_it_is_forgotten() {
     let tail = tail();
     let first = start(&tail, 1);
     frames(&tail, first, 0..10);
-    assert!(!tail.candidate().unwrap().in_parts, "its place is not known yet");
+    assert!(
+        tail.candidate().is_none() && tail.is_cold(),
+        "its place is not known yet"
+    );
     end(&tail, first, Outcome::Stored { position: 1 });
-    assert_eq!(tail.candidate(), None);
+    assert!(tail.candidate().is_none() && !tail.is_cold(), "it is stored");
 
     let second = start(&tail, 2);
     frames(&tail, second, 0..3);
