@@ -286,7 +286,7 @@ def test_a_live_playlist_slides_and_counts_and_survives_a_silent_camera_and_a_re
         first, discontinuity = int(tag(playlist, "MEDIA-SEQUENCE")[0]), int(tag(playlist, "DISCONTINUITY-SEQUENCE")[0])
         for sequence, part in enumerate(playlist.split("#EXT-X-INDEPENDENT-SEGMENTS\n")[1].split("&TrackNumber=1\n")[:-1], first):
             discontinuity += "#EXT-X-DISCONTINUITY\n" in part
-            identity = (re.search(r"getMP4MediaFragment.mp4\?FragmentNumber=(\d+)", part)[1], discontinuity)
+            identity = (re.search(r"(?m)^getMP4MediaFragment.mp4\?FragmentNumber=(\d+)", part)[1], discontinuity)
             assert said.setdefault(sequence, identity) == identity, "a segment is another one than before"
         return first
 
