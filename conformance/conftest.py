@@ -22,6 +22,13 @@ def server():
     assert started.stop() == 0, started.log()
 
 
+@pytest.fixture(autouse=True)
+def swept():
+    """Servers that a test has ended leave nothing behind."""
+    yield
+    harness.sweep()
+
+
 @pytest.fixture
 def own_server():
     """A server of the test's own, for tests that stop or kill it."""
