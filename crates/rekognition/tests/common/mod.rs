@@ -225,6 +225,7 @@ impl FakeVideo {
                 track,
                 offset_ms,
                 key: offset_ms == 0.0,
+                laced: false,
                 data,
                 arrived,
             };
