@@ -6,7 +6,7 @@
 //!
 //! The archive is made by the store itself, in the way of an ingest, commit by commit: log and index are those of a server
 //! that ran for four months. The store then lists the newest 5,000 of 24 hours, newest first, as a live session does, and
-//! tells the coverage of a day. Figures are medians; the promise of a page is kept by the 99th percentile of warm ones.
+//! tells the coverage of a day. The promise of a page is kept by the median; the 99th percentile and the slowest stand beside it.
 #![allow(
     missing_docs,
     clippy::disallowed_methods,

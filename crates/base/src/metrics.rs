@@ -1,6 +1,7 @@
 //! The metrics registry: one per server, handed to each room, rendered at `GET /metrics` in Prometheus's text format.
 //! Label values come from configuration and resource names, never from free text of a caller.
 
+use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, TextEncoder};
 pub use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use prometheus::{HistogramOpts, Opts};
@@ -64,14 +65,28 @@ impl Metrics {
 
     /// Everything in Prometheus's text format.
     pub fn render(&self) -> Result<String, MetricError> {
+        Self::text(&self.registry.gather())
+    }
+
+    /// The same without the series that name something of an account, which carry the label `account`.
+    pub fn render_unnamed(&self) -> Result<String, MetricError> {
+        let mut families = self.registry.gather();
+        for family in &mut families {
+            let mut series = family.take_metric();
+            series.retain(|one| !one.get_label().iter().any(|label| label.name() == "account"));
+            family.set_metric(series);
+        }
+        families.retain(|family| !family.get_metric().is_empty());
+        Self::text(&families)
+    }
+
+    fn text(families: &[MetricFamily]) -> Result<String, MetricError> {
         let wrap = |source| MetricError {
             name: "render".to_owned(),
             source,
         };
         let mut text = Vec::new();
-        TextEncoder::new()
-            .encode(&self.registry.gather(), &mut text)
-            .map_err(wrap)?;
+        TextEncoder::new().encode(families, &mut text).map_err(wrap)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 }
@@ -90,5 +105,20 @@ mod tests {
             .inc_by(3);
         assert!(metrics.render().unwrap().contains("frames_total{stream=\"door\"} 3"));
         assert!(metrics.counter("frames_total", "Frames.", &["stream"]).is_err());
+    }
+
+    #[test]
+    fn what_names_something_of_an_account_is_left_out_for_strangers() {
+        let metrics = Metrics::new();
+        let named = metrics.gauge("length", "Length.", &["account", "stream"]).unwrap();
+        named.with_label_values(&["000000000000", "door"]).set(7);
+        let total = metrics.counter("frames_total", "Frames.", &["kind"]).unwrap();
+        total.with_label_values(&["door"]).inc();
+        assert!(metrics.render().unwrap().contains("stream=\"door\""));
+        let text = metrics.render_unnamed().unwrap();
+        assert!(
+            !text.contains("length") && text.contains("frames_total{kind=\"door\"} 1"),
+            "{text}"
+        );
     }
 }

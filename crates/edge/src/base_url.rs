@@ -111,6 +111,12 @@ pub(crate) fn forwarded_host<'a>(
     forwarded(trusted, arrival, headers, "x-forwarded-host")
 }
 
+/// Whether a program on this machine asks, and for itself: no proxy says that it hands a request on.
+pub(crate) fn is_from_here(arrival: &Arrival, headers: &HeaderMap) -> bool {
+    let handed_on = ["forwarded", "x-forwarded-for", "x-forwarded-host", "via"];
+    arrival.peer.to_canonical().is_loopback() && !handed_on.iter().any(|name| headers.contains_key(*name))
+}
+
 /// The first element of a header that only a trusted proxy may set.
 fn forwarded<'a>(trusted: &[TrustedProxy], arrival: &Arrival, headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     if !trusted.iter().any(|network| network.contains(arrival.peer)) {
@@ -157,6 +163,22 @@ mod tests {
             "https://cam.example:4577"
         );
         assert_eq!(url("127.0.0.1", &[("host", "[::1]")], false), "http://[::1]:4577");
+    }
+
+    #[test]
+    fn only_a_program_on_this_machine_that_asks_for_itself_is_from_here() {
+        let from_here = |peer: &str, header: Option<&'static str>| {
+            let arrival = Arrival {
+                peer: peer.parse().unwrap(),
+                local_port: 4577,
+                tls: false,
+            };
+            let headers = header.map(|name| (http::HeaderName::from_static(name), "a".parse().unwrap()));
+            is_from_here(&arrival, &headers.into_iter().collect())
+        };
+        assert!(from_here("127.0.0.1", None) && from_here("::1", None) && from_here("::ffff:127.0.0.1", None));
+        assert!(!from_here("10.0.0.1", None) && !from_here("2001:db8::1", None));
+        assert!(!from_here("127.0.0.1", Some("x-forwarded-for")), "a proxy hands it on");
     }
 
     #[test]

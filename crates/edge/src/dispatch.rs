@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use wire::{Address, Protocol, RawBody, RawReply, RawRequest, Route, Unresolved};
 
-use crate::base_url::{Arrival, TrustedProxy, base_url, forwarded_host};
+use crate::base_url::{Arrival, TrustedProxy, base_url, forwarded_host, is_from_here};
 use crate::body::{AnswerBody, BodyError, Buffered, StopSignal, Upload, buffer, discard, stop_signal};
 use crate::convoy::{Seat, Seated};
 use crate::exchange::{EdgeMetrics, Exchange};
@@ -170,7 +170,8 @@ impl Dispatch {
             &parts.method,
             parts.uri.path(),
         );
-        if let Some(page) = self.pages.page(&parts.method, parts.uri.path()) {
+        let from_here = is_from_here(&connection.arrival, &parts.headers);
+        if let Some(page) = self.pages.page(&parts.method, parts.uri.path(), from_here) {
             discard(incoming);
             return self.page(page, exchange);
         }

@@ -43,8 +43,9 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 impl Pages {
-    /// The page of this path, `None` where the path belongs to the APIs.
-    pub(crate) fn page(&self, method: &Method, path: &str) -> Option<Page> {
+    /// The page of this path, `None` where the path belongs to the APIs. Who does not ask from this machine is not told the
+    /// names of streams, since nobody has signed.
+    pub(crate) fn page(&self, method: &Method, path: &str, from_here: bool) -> Option<Page> {
         let name = match path {
             "/health" => "health",
             "/metrics" => "metrics",
@@ -62,7 +63,7 @@ impl Pages {
         }
         Some(match name {
             "health" => self.health(),
-            "metrics" => self.metrics(),
+            "metrics" => self.metrics(from_here),
             _ => Page {
                 name,
                 status: StatusCode::NOT_FOUND,
@@ -98,8 +99,12 @@ impl Pages {
         }
     }
 
-    fn metrics(&self) -> Page {
-        let (status, content_type, body) = match self.metrics.render() {
+    fn metrics(&self, names: bool) -> Page {
+        let rendered = match names {
+            true => self.metrics.render(),
+            false => self.metrics.render_unnamed(),
+        };
+        let (status, content_type, body) = match rendered {
             Ok(text) => (StatusCode::OK, PROMETHEUS, Bytes::from(text)),
             Err(error) => {
                 tracing::error!(%error, "metrics could not be rendered");
