@@ -23,8 +23,6 @@ pub(crate) struct Bell {
     call: Arc<Call>,
     /// Wakes `call`.
     waker: Waker,
-    /// The task's waker that `call` has.
-    task: Option<Waker>,
 }
 
 struct Call {
@@ -53,24 +51,16 @@ impl Bell {
         Bell {
             waker: Waker::from(call.clone()),
             call,
-            task: None,
         }
     }
 
     /// Whether it has rung since it was asked last. To be asked each time the task is polled, and what it is for to be
     /// polled with [`Bell::waker`] when it has.
-    pub(crate) fn has_rung(&mut self, cx: &Context<'_>) -> bool {
-        if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-            self.call.task.register(cx.waker());
-            self.task = Some(cx.waker().clone());
-        }
-        if !self.call.called.load(Ordering::Acquire) {
-            return false;
-        }
-        self.call.called.store(false, Ordering::Release);
-        // `wake` takes the registered waker out; it is put back before anything can call again.
+    pub(crate) fn has_rung(&self, cx: &Context<'_>) -> bool {
+        // At each poll, since a call takes the registered waker out, be it one whose news were heard already; and before the
+        // news are looked at, so that a call after that finds it.
         self.call.task.register(cx.waker());
-        true
+        self.call.called.load(Ordering::Acquire) && self.call.called.swap(false, Ordering::AcqRel)
     }
 
     pub(crate) fn waker(&self) -> &Waker {
@@ -138,6 +128,28 @@ mod tests {
         event.notify_one();
         (&mut aside).await;
         assert_eq!(polls.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_call_that_is_heard_before_it_wakes_does_not_silence_the_next() {
+        struct Task(AtomicUsize);
+        impl Wake for Task {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let task = Arc::new(Task(AtomicUsize::new(0)));
+        let (waker, bell) = (Waker::from(task.clone()), Bell::new());
+        let cx = Context::from_waker(&waker);
+        assert!(bell.has_rung(&cx));
+        // A call in its two steps, with the task polled between them for another reason.
+        bell.call.called.store(true, Ordering::Release);
+        assert!(bell.has_rung(&cx));
+        bell.call.task.wake();
+        assert!(!bell.has_rung(&cx));
+        bell.waker().wake_by_ref();
+        assert_eq!(task.0.load(Ordering::SeqCst), 2, "the second call wakes too");
+        assert!(bell.has_rung(&cx));
     }
 
     #[tokio::test]
