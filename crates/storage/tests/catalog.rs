@@ -384,6 +384,19 @@ async fn a_power_cut_keeps_what_was_answered_and_may_keep_what_was_not() {
 }
 
 #[tokio::test]
+async fn a_start_that_was_killed_while_it_made_room_does_not_keep_the_next_from_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(sqlite(dir.path()));
+    let file = rusqlite::Connection::open(dir.path().join("catalog.db")).unwrap();
+    let left = "CREATE TABLE room (bytes BLOB) STRICT; INSERT INTO room VALUES (zeroblob(524288));";
+    file.execute_batch(left).unwrap();
+    drop(file);
+    let catalog = sqlite(dir.path());
+    catalog.commit(vec![put("a", "1", Expect::Any)]).await.unwrap();
+    assert_eq!(text(&catalog, "a").await.as_deref(), Some("1"));
+}
+
+#[tokio::test]
 async fn sqlite_keeps_values_versions_and_counters_over_restarts() {
     let dir = tempfile::tempdir().unwrap();
     let first = sqlite(dir.path());

@@ -278,7 +278,10 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
 /// these blocks are written over.
 fn make_room(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction.execute_batch("CREATE TABLE room (bytes BLOB) STRICT; INSERT INTO room VALUES (zeroblob(524288));")?;
+    // A start that was killed here leaves the table behind.
+    transaction.execute_batch(
+        "DROP TABLE IF EXISTS room; CREATE TABLE room (bytes BLOB) STRICT; INSERT INTO room VALUES (zeroblob(524288));",
+    )?;
     transaction.commit()?;
     connection.execute_batch("DROP TABLE room")?;
     checkpoint(connection);
