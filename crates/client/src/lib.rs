@@ -4,6 +4,7 @@
 //!   within bounds, and says when everything is on the server's disk.
 //! - [`reader`] gives what is stored or arrives as fragments, tags and frames, goes on after a broken connection without
 //!   loss or repetition, reads ranges of time some requests at a time, and joins fragments into one playable file.
+//! - [`records`] packs many records into one and unpacks them, as the Kinesis Producer Library does.
 //! - [`Client`] makes one signed call, [`PutMedia`] and [`MediaBytes`] are the bare connections beneath the two above.
 //!
 //! Runnable programs are in `examples/`; `docs/guide/client.md` is the guide. The crate refuses to know the server's
@@ -19,6 +20,7 @@ pub mod limits;
 mod media;
 pub mod producer;
 pub mod reader;
+pub mod records;
 mod transport;
 
 pub use ack::{Ack, AckParser, EventType};
