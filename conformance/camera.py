@@ -195,6 +195,11 @@ class LiveCamera:
             put.rest()
             put.close()
 
+    def longest_gap_ms(self):
+        """Between two pictures: more than 1000 / RATE where the camera did not get the processor."""
+        times = list(self.times)
+        return max((later - earlier for earlier, later in zip(times, times[1:])), default=0)
+
     def silence(self):
         self.silent.set()
 

@@ -89,17 +89,18 @@ def check_reload(earlier, later):
             f"{segment.uri} went from discontinuity sequence number {number} to {numbers[identity(segment.uri)]}")
 
 
-def check(texts):
-    """All media playlists of one session in the order in which they came; returns the last."""
+def check(texts, parts_within_target=True):
+    """All media playlists of one session in the order in which they came; returns the last. A camera that stood still for
+    longer than a part makes longer ones."""
     playlists = [parse(text) for text in texts]
     assert playlists, "no media playlist was fetched"
     for playlist in playlists:
         check_one(playlist)
-    # A camera that pauses in the middle of a part makes it longer than any target; on a busy machine the tests' own may.
+    # A short pause in the middle of a part makes that one longer.
     parts = {(identity(segment.uri), at): (part, playlist.part_target)
              for playlist in playlists for segment in playlist.segments for at, part in enumerate(segment.parts)}
     long = [part for part, target in parts.values() if part > target + 0.001]
-    assert len(long) * 25 <= len(parts), f"{len(long)} of {len(parts)} parts are longer than the target: {long}"
+    assert not parts_within_target or len(long) * 25 <= len(parts), f"{len(long)} of {len(parts)} parts are longer than the target: {long}"
     for earlier, later in zip(playlists, playlists[1:]):
         check_reload(earlier, later)
     return playlists[-1]

@@ -65,19 +65,24 @@ impl Camera {
 
     async fn pictures(&mut self, count: u64) {
         for _ in 0..count {
-            let mut out = BytesMut::new();
-            if self.in_fragment == 0 {
-                writer::put_cluster_head(&mut out, 1_795_347_220_000 + STEP * self.at);
-            }
-            let key = self.in_fragment == 0;
-            let frame = [0, 0, 0, 5, if key { 0x65 } else { 0x41 }, 1, 2, self.at as u8, 4];
-            let time = i16::try_from(STEP * self.in_fragment).unwrap();
-            writer::put_simple_block_head(&mut out, 1, time, key, frame.len());
-            out.extend_from_slice(&frame);
-            self.put.send(&out.freeze()).await;
-            self.at += 1;
-            self.in_fragment += 1;
+            self.picture(STEP * self.in_fragment).await;
         }
+    }
+
+    /// One picture, so many milliseconds behind the start of its fragment.
+    async fn picture(&mut self, time: u64) {
+        let mut out = BytesMut::new();
+        if self.in_fragment == 0 {
+            writer::put_cluster_head(&mut out, 1_795_347_220_000 + STEP * self.at);
+        }
+        let key = self.in_fragment == 0;
+        let frame = [0, 0, 0, 5, if key { 0x65 } else { 0x41 }, 1, 2, self.at as u8, 4];
+        let time = i16::try_from(time).unwrap();
+        writer::put_simple_block_head(&mut out, 1, time, key, frame.len());
+        out.extend_from_slice(&frame);
+        self.put.send(&out.freeze()).await;
+        self.at += 1;
+        self.in_fragment += 1;
     }
 
     async fn end_fragment(&mut self) {
@@ -280,6 +285,21 @@ async fn a_refused_fragment_that_was_shown_leaves_a_gap_under_its_number() {
         text[gap..].contains("#EXT-X-DISCONTINUITY\n"),
         "nothing continues a gap"
     );
+}
+
+/// A camera that was held up sends its pictures in a burst, and stamps some of them alike.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pictures_of_one_time_cost_a_session_no_parts() {
+    let service = Service::start().await;
+    service.create("door", 1).await;
+    let mut camera = Camera::connect(&service, 0).await;
+    for time in [0, 40, 80, 80, 80, 200, 240, 280, 320, 360] {
+        camera.picture(time).await;
+    }
+    camera.end_fragment().await;
+    let player = Player::open(&service).await;
+    let text = player.playlist(None, None).await.unwrap();
+    assert!(text.contains("#EXT-X-PART-INF:PART-TARGET="), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -290,7 +290,9 @@ impl VideoStreams {
 fn part_ms(fragment: &ArchivedFragment) -> Option<u16> {
     let track = fragment.video().or(fragment.audio())?;
     let (first, last) = (track.samples.first()?, track.samples.last()?);
-    let reordered = track.samples.iter().any(|sample| sample.composition_offset != 0);
+    // Pictures that follow each other under one time are decoded a moment later than they are shown; only what is shown
+    // later than it is decoded was sent in another order.
+    let reordered = track.samples.iter().any(|sample| sample.composition_offset > 0);
     if reordered && track.config.kind() == MediaKind::Video {
         return None;
     }
