@@ -31,7 +31,9 @@ impl Backoff {
         ceiling.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
     }
 
-    pub(crate) fn draw(&self, failures: u32) -> Duration {
+    /// The wait after this many failures in a row, drawn at random.
+    #[must_use]
+    pub fn draw(&self, failures: u32) -> Duration {
         self.wait(failures, fastrand::f64())
     }
 }

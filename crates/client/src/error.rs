@@ -115,6 +115,7 @@ impl Answer {
                 self.code.as_str(),
                 "ClientLimitExceededException"
                     | "ConnectionLimitExceededException"
+                    | "ProvisionedThroughputExceededException"
                     | "ThrottlingException"
                     | "Throttling"
                     | "RequestTimeout"

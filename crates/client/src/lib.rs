@@ -5,7 +5,8 @@
 //! - [`reader`] gives what is stored or arrives as fragments, tags and frames, goes on after a broken connection without
 //!   loss or repetition, reads ranges of time some requests at a time, and joins fragments into one playable file.
 //! - [`records`] packs many records into one and unpacks them, as the Kinesis Producer Library does.
-//! - [`Client`] makes one signed call, [`PutMedia`] and [`MediaBytes`] are the bare connections beneath the two above.
+//! - [`follow`] reads every shard of a data stream from one place on, through splits and merges.
+//! - [`Client`] makes one signed call, [`PutMedia`] and [`MediaBytes`] are the bare connections beneath [`producer`] and [`reader`].
 //!
 //! Runnable programs are in `examples/`; `docs/guide/client.md` is the guide. The crate refuses to know the server's
 //! crates, and how a picture is decoded.
@@ -16,6 +17,7 @@ mod call;
 mod credentials;
 mod endpoint;
 mod error;
+pub mod follow;
 pub mod limits;
 mod media;
 pub mod producer;

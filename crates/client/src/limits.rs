@@ -61,3 +61,19 @@ pub const BATCH_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Entries of a merged file's seek index, 24 bytes each in memory. Ours: three days of fragments of one second; a longer
 /// file gets an entry for every second fragment, and so on.
 pub const CUES_MAX: usize = 1 << 18;
+
+/// GetRecords calls of one [`follow::Follower`](crate::follow::Follower) at a time. Ours: bounds what it holds to some
+/// answers of 10 MiB.
+pub const FOLLOW_CALLS_MAX: usize = 4;
+
+/// Records of one GetRecords of a follower. AWS: up to 10,000; ours is lower, so that the first are shown soon.
+pub const FOLLOW_RECORDS_MAX: usize = 1000;
+
+/// A shard that gave all it had is asked again after this. AWS: five GetRecords a second.
+pub const FOLLOW_IDLE_FIRST: Duration = Duration::from_millis(250);
+
+/// The longest such wait of a shard where nothing happens. Ours.
+pub const FOLLOW_IDLE_MAX: Duration = Duration::from_secs(1);
+
+/// The least such wait for each shard that is followed, so that a thousand of them make 500 calls a second. Ours.
+pub const FOLLOW_IDLE_PER_SHARD: Duration = Duration::from_millis(2);

@@ -42,7 +42,8 @@ pub enum StreamName {
 }
 
 impl StreamName {
-    pub(crate) fn put_into(&self, input: &mut Value) {
+    /// Adds itself to the input of a call, under the member that it is called by.
+    pub fn put_into(&self, input: &mut Value) {
         let (key, value) = match self {
             StreamName::Name(name) => ("StreamName", name),
             StreamName::Arn(arn) => ("StreamARN", arn),

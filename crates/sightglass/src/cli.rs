@@ -33,6 +33,10 @@ pub enum Command {
     Clip(ClipArgs),
     /// Play a video stream: print the URL of an HLS session and open it in a player.
     Play(PlayArgs),
+    /// Show the records of a data stream as they arrive, through splits and merges.
+    Tail(TailArgs),
+    /// Put records into a data stream.
+    Records(RecordsArgs),
     /// Copy the data directory while the server runs, or while it does not.
     Backup(BackupArgs),
     /// Make a new data directory from a backup.
@@ -295,6 +299,133 @@ pub struct PlayArgs {
     #[arg(long)]
     pub url: bool,
     /// Print JSON, and open no player.
+    #[arg(long)]
+    pub json: bool,
+    /// Which server.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// When there is colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Flags of `tail`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Times are 2026-11-22T18:56:50Z, seconds since 1970, now, or how long ago: 10m, 2h, 1d.
+JSON paths are RFC 9535's; a filter is a path that must find something, or a condition on @, the record.
+
+Examples:
+  sightglass tail seen
+  sightglass tail seen --from 10m --where '$.FaceSearchResponse[*].MatchedFaces[?@.Similarity > 95]'
+  sightglass tail seen --where '@.temperature > 30 && @.room == \"kitchen\"'
+  sightglass tail seen --from start --no-follow --json | jq .data"
+)]
+pub struct TailArgs {
+    /// The data stream's name or ARN.
+    pub stream: String,
+    /// Where to begin: now, start (the oldest record that is kept), or a time.
+    #[arg(long, value_name = "T", default_value = "now", allow_hyphen_values = true)]
+    pub from: String,
+    /// End with what arrived at this time.
+    #[arg(
+        long,
+        alias = "until",
+        value_name = "T",
+        conflicts_with = "no_follow",
+        allow_hyphen_values = true
+    )]
+    pub to: Option<String>,
+    /// End where there is nothing more now.
+    #[arg(long)]
+    pub no_follow: bool,
+    /// Stop after so many seconds.
+    #[arg(long)]
+    pub seconds: Option<u64>,
+    /// Stop after so many records were shown.
+    #[arg(short = 'n', long, value_name = "N")]
+    pub count: Option<u64>,
+    /// Show only records that this holds for: a JSON path, or a condition on @. May be repeated; all must hold.
+    #[arg(long, alias = "filter", value_name = "PATH")]
+    pub r#where: Vec<String>,
+    /// Show what this JSON path finds in a record instead of the record; records in which it finds nothing are left out.
+    #[arg(long, value_name = "PATH")]
+    pub select: Option<String>,
+    /// Show only records with this partition key.
+    #[arg(long, value_name = "KEY")]
+    pub partition_key: Option<String>,
+    /// Print each record as a JSON line.
+    #[arg(long)]
+    pub json: bool,
+    /// Print the data of each record as it is, and a line feed behind it.
+    #[arg(long, conflicts_with_all = ["json", "select"])]
+    pub raw: bool,
+    /// When there is colour.
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: Color,
+    /// Which server.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Flags of `records`.
+#[derive(Debug, Args)]
+pub struct RecordsArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: RecordsAction,
+}
+
+/// The actions of `records`.
+#[derive(Debug, Subcommand)]
+pub enum RecordsAction {
+    /// Put records: each line of standard input or of a file, or what the command line says.
+    Put(RecordsPutArgs),
+}
+
+/// Flags of `records put`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sightglass records put seen --data '{\"who\": \"Ann\"}'
+  sightglass records put seen events.jsonl --key-path '$.camera'
+  tail -f /var/log/door.log | sightglass records put seen --partition-key door")]
+pub struct RecordsPutArgs {
+    /// The data stream's name or ARN.
+    pub stream: String,
+    /// The file whose lines are the records; `-` is standard input.
+    #[arg(default_value = "-", conflicts_with = "data")]
+    pub file: String,
+    /// The data of a record; may be repeated.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub data: Vec<String>,
+    /// The whole file is one record.
+    #[arg(long, conflicts_with = "data")]
+    pub whole: bool,
+    /// Each line, or each --data, is Base64.
+    #[arg(long, conflicts_with = "whole")]
+    pub base64: bool,
+    /// The partition key of every record [default: another for each, so that they spread over the shards].
+    #[arg(long, value_name = "KEY", conflicts_with = "key_path")]
+    pub partition_key: Option<String>,
+    /// Take the partition key from where this JSON path leads in the record.
+    #[arg(long, value_name = "PATH")]
+    pub key_path: Option<String>,
+    /// The hash key that chooses the shard, 0 to 2^128-1, instead of the partition key's.
+    #[arg(long, value_name = "NUMBER")]
+    pub explicit_hash_key: Option<String>,
+    /// Give up when the server has stored nothing for so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub give_up_after: u64,
+    /// Print a summary as JSON.
     #[arg(long)]
     pub json: bool,
     /// Which server.

@@ -8,10 +8,13 @@ mod fsck;
 mod get;
 mod keys;
 mod models;
+mod paint;
 mod play;
 mod progress;
 mod put;
+mod records;
 mod serve;
+mod tail;
 mod times;
 
 use std::process::ExitCode;
@@ -35,6 +38,8 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Get(args) => get::run(&args),
         Command::Clip(args) => clip::run(&args),
         Command::Play(args) => play::run(&args),
+        Command::Tail(args) => tail::run(&args),
+        Command::Records(args) => records::run(&args),
         Command::Backup(args) => backup::back_up(&args),
         Command::Restore(args) => backup::restore(&args),
         Command::Fsck(args) => fsck::run(&args),

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use base::Timestamp;
 
-/// `now`, `2026-11-22T18:56:50Z`, seconds since 1970, or so long ago: `-90s`, `-10m`, `-2h`, `-1d`, `-1h30m`.
+/// `now`, `2026-11-22T18:56:50Z`, seconds since 1970, or so long ago: `-90s`, `-10m`, `-2h`, `-1d`, `-1h30m`,
+/// with a unit also without the sign.
 pub fn parse(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     let wrong = || {
         format!(
@@ -15,14 +16,17 @@ pub fn parse(text: &str, now: Timestamp) -> Result<Timestamp, String> {
         return Ok(now);
     }
     if let Some(ago) = text.strip_prefix('-') {
-        let ago = duration(ago).ok_or_else(wrong)?;
-        let millis = i64::try_from(ago.as_millis()).map_err(|_| wrong())?;
-        return Ok(now.plus_millis(-millis));
+        return self::ago(ago, now).ok_or_else(wrong);
     }
     if let Ok(seconds) = text.parse::<f64>() {
         return Timestamp::from_seconds(seconds).ok_or_else(wrong);
     }
-    rfc3339(text).ok_or_else(wrong)
+    rfc3339(text).or_else(|| ago(text, now)).ok_or_else(wrong)
+}
+
+fn ago(text: &str, now: Timestamp) -> Option<Timestamp> {
+    let millis = i64::try_from(duration(text)?.as_millis()).ok()?;
+    Some(now.plus_millis(-millis))
 }
 
 /// Whether the text names a fragment and no time.
@@ -83,11 +87,12 @@ mod tests {
         assert_eq!(at("now"), 1_795_347_223_500);
         assert_eq!(at("-10m"), 1_795_346_623_500);
         assert_eq!(at("-1h30m"), 1_795_341_823_500);
+        assert_eq!((at("10m"), at("1h30m")), (at("-10m"), at("-1h30m")));
         assert_eq!(at("1795347223.5"), 1_795_347_223_500);
         assert_eq!(at("2026-11-22T11:33:43.500Z"), 1_795_347_223_500);
         assert_eq!(at("2026-11-22T12:33:43.500+01:00"), 1_795_347_223_500);
         assert_eq!(at("2026-11-22 11:33:43.500z"), 1_795_347_223_500);
-        for wrong in ["", "-", "yesterday", "-10x", "2026-11-22", "12:00"] {
+        for wrong in ["", "-", "yesterday", "10x", "-10x", "2026-11-22", "12:00"] {
             assert!(parse(wrong, now).is_err(), "{wrong}");
         }
     }

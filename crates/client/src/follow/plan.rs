@@ -1,0 +1,110 @@
+//! Which shards may be read: a child only when all of its parents have been.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// A shard and those it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    pub id: Arc<str>,
+    pub parents: Vec<Arc<str>>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Plan {
+    /// Known and not read to their end, with the parents that have not been either.
+    open: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    ended: BTreeSet<Arc<str>>,
+    started: BTreeSet<Arc<str>>,
+}
+
+impl Plan {
+    /// Parents that are not among the shards are over, or not asked for.
+    pub fn new(shards: Vec<Shard>) -> Self {
+        let known: BTreeSet<Arc<str>> = shards.iter().map(|shard| Arc::clone(&shard.id)).collect();
+        let open = shards.into_iter().map(|shard| {
+            let parents = shard.parents.into_iter().filter(|parent| known.contains(parent));
+            (shard.id, parents.collect())
+        });
+        Plan {
+            open: open.collect(),
+            ended: BTreeSet::new(),
+            started: BTreeSet::new(),
+        }
+    }
+
+    /// Those that may be read and are not yet; each is given once.
+    pub fn ready(&mut self) -> Vec<Arc<str>> {
+        let free = self.open.iter().filter(|(_, parents)| parents.is_empty());
+        let ready: Vec<Arc<str>> = free
+            .map(|(id, _)| Arc::clone(id))
+            .filter(|id| !self.started.contains(id))
+            .collect();
+        self.started.extend(ready.iter().cloned());
+        ready
+    }
+
+    /// A shard was read to its end and named its children. Gives those that may be read now.
+    pub fn ended(&mut self, shard: &Arc<str>, children: Vec<Shard>) -> Vec<Arc<str>> {
+        self.open.remove(shard);
+        self.started.remove(shard);
+        self.ended.insert(Arc::clone(shard));
+        for child in children {
+            if self.ended.contains(&child.id) || self.open.contains_key(&child.id) {
+                continue;
+            }
+            let parents = child
+                .parents
+                .into_iter()
+                .filter(|parent| self.open.contains_key(parent));
+            let parents = parents.collect();
+            self.open.insert(child.id, parents);
+        }
+        for parents in self.open.values_mut() {
+            parents.remove(shard);
+        }
+        self.ready()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shard(id: &str, parents: &[&str]) -> Shard {
+        Shard {
+            id: id.into(),
+            parents: parents.iter().map(|&parent| parent.into()).collect(),
+        }
+    }
+
+    fn ids(shards: &[Arc<str>]) -> Vec<&str> {
+        shards.iter().map(AsRef::as_ref).collect()
+    }
+
+    #[test]
+    fn a_merged_shard_waits_for_both_of_its_parents() {
+        let mut plan = Plan::new(vec![shard("a", &["gone"]), shard("b", &[])]);
+        assert_eq!(ids(&plan.ready()), ["a", "b"]);
+        let merged = || vec![shard("c", &["a", "b"])];
+        assert!(plan.ended(&"a".into(), merged()).is_empty());
+        assert_eq!(ids(&plan.ended(&"b".into(), merged())), ["c"]);
+        assert!(plan.ready().is_empty(), "each once");
+    }
+
+    #[test]
+    fn a_listed_family_is_read_from_its_oldest_on() {
+        let mut plan = Plan::new(vec![
+            shard("c", &["a"]),
+            shard("a", &[]),
+            shard("d", &["a"]),
+            shard("e", &["c", "d"]),
+        ]);
+        assert_eq!(ids(&plan.ready()), ["a"]);
+        let children = vec![shard("c", &["a"]), shard("d", &["a"])];
+        assert_eq!(ids(&plan.ended(&"a".into(), children)), ["c", "d"]);
+        assert!(plan.ended(&"d".into(), vec![shard("e", &["c", "d"])]).is_empty());
+        assert_eq!(ids(&plan.ended(&"c".into(), vec![shard("e", &["c", "d"])])), ["e"]);
+    }
+}
