@@ -53,6 +53,7 @@ class Server:
         self.data_dir = pathlib.Path(data_dir) if data_dir else self.folder / "data"
         self.log_path = self.folder / "server.log"
         self.args = args
+        self.listen = "127.0.0.1:0"
         self.environment = dict(os.environ, **(environment or {}))
         self.child = None
         _servers.append(self)
@@ -61,7 +62,7 @@ class Server:
     def start(self):
         with open(self.log_path, "ab") as log:
             self.child = subprocess.Popen(
-                [binary(), "serve", "--data-dir", str(self.data_dir), "--listen", "127.0.0.1:0", *self.args],
+                [binary(), "serve", "--data-dir", str(self.data_dir), "--listen", self.listen, *self.args],
                 stdout=subprocess.PIPE, stderr=log, text=True, env=self.environment)
         lines = queue.Queue()
         threading.Thread(target=lambda: [lines.put(line) for line in self.child.stdout], daemon=True).start()

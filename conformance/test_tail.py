@@ -241,7 +241,7 @@ def test_a_tail_goes_on_when_the_server_comes_back_and_ends_with_its_stream(own_
     own_server.kill()
     said = tail.child.stderr.readline()
     assert b"trying again" in said
-    own_server.args = ("--listen", f"{own_server.host}:{own_server.port}")
+    own_server.listen = f"{own_server.host}:{own_server.port}"
     own_server.start()
     own_server.client("kinesis").put_record(StreamName=name, Data=b"two", PartitionKey="k")
     assert tail.lines(1) == ["two"]
