@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::cbor;
 use crate::codec::{CBOR_CONTENT_TYPE, Codec};
 use crate::conform::{Malformed, Violations};
+use crate::generated::reasons::REASONS;
 use crate::json;
 use crate::operation::{OperationInfo, Protocol, ServiceInfo};
 use crate::query;
@@ -236,8 +237,16 @@ pub(crate) fn not_implemented(info: &OperationInfo) -> ApiError {
         .or_else(|| info.errors.first().map(|(code, _)| *code))
         .unwrap_or("UnknownOperationException");
     let name = info.name;
+    let why = why_not(info).map_or(String::new(), |why| format!(": {why}"));
     ApiError::client(
         code,
-        format!("{name} is not implemented by this server; see docs/reference/coverage.md"),
+        format!("{name} is not implemented by this server{why}; see docs/reference/coverage.md"),
     )
+}
+
+/// The reason that `not_implemented.toml` gives.
+fn why_not(info: &OperationInfo) -> Option<&'static str> {
+    let sought = (info.service.name, info.name);
+    let place = REASONS.binary_search_by(|(model, operation, _)| (*model, *operation).cmp(&sought));
+    REASONS.get(place.ok()?).map(|(_, _, reason)| *reason)
 }

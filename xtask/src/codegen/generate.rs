@@ -25,7 +25,7 @@ pub fn all(models: &[Model]) -> Outcome<Vec<GeneratedFile>> {
 }
 
 fn module_list(models: &[Model]) -> GeneratedFile {
-    let mut text = format!("{HEAD}pub mod operations;\n\n");
+    let mut text = format!("{HEAD}pub mod operations;\npub mod reasons;\n\n");
     for model in models {
         let service = model.service;
         let _ = writeln!(

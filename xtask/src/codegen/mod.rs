@@ -30,10 +30,12 @@ pub fn run(mut rest: impl Iterator<Item = String>) -> Outcome {
         .ok_or("xtask has no parent folder")?;
     let models = models::load(root, folder)?;
     let mut files = generate::all(&models)?;
+    let coverage = coverage::Coverage::read(root, &models)?;
+    files.push(coverage.source());
     for file in &mut files {
         file.text = format_rust(root, &file.text)?;
     }
-    files.push(coverage::table(root, &models)?);
+    files.push(coverage.table(&models));
     let mut stale = Vec::new();
     for file in &files {
         let path = root.join(&file.path);
