@@ -17,7 +17,7 @@ help: ## Show the targets
 demo: build models $(VENV)/.demo ## Enrol people, play a video as a camera, print who is recognised (VIDEO=, FACES= for your own)
 	$(VENV)/bin/python deploy/demo/demo.py --sightglass $(BIN) --worker $(WORKER) $(if $(VIDEO),--video "$(VIDEO)") $(if $(FACES),--faces "$(FACES)")
 
-test: .cache/packages models $(VENV)/.test conformance/players/node_modules/.ready ## Every test: unit, property, simulation, real clients, killed processes
+test: .cache/packages models $(VENV)/.test conformance/players/node_modules/.ready conformance/javascript/node_modules/.ready ## Every test: unit, property, simulation, real clients, killed processes
 	cargo build --workspace --bins
 	SIGHTGLASS_WORKER=$(abspath target/debug/vision-worker) cargo test --workspace -- --show-output | tee .cache/cargo-test.log
 	@awk -f deploy/skipped.awk .cache/cargo-test.log
@@ -73,8 +73,8 @@ $(VENV)/.test: conformance/requirements.txt $(VENV)/.base
 	$(VENV)/bin/pip install -q -r $<
 	@touch $@
 
-conformance/players/node_modules/.ready: conformance/players/package-lock.json | .cache/packages
-	cd conformance/players && npm ci --no-audit --no-fund --ignore-scripts --silent
+conformance/%/node_modules/.ready: conformance/%/package-lock.json | .cache/packages
+	cd conformance/$* && npm ci --no-audit --no-fund --ignore-scripts --silent
 	@touch $@
 
 $(VENV)/.bench: bench/requirements.txt $(VENV)/.base
@@ -82,4 +82,4 @@ $(VENV)/.bench: bench/requirements.txt $(VENV)/.base
 	@touch $@
 
 clean: ## Remove what was built and prepared
-	rm -rf target $(VENV) $(MODELS) .cache conformance/players/node_modules
+	rm -rf target $(VENV) $(MODELS) .cache conformance/players/node_modules conformance/javascript/node_modules

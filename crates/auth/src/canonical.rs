@@ -190,6 +190,8 @@ fn joined(values: &[&[u8]], tidy: impl Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
 
 /// Every form in which the client may have signed a header, the one that was received first.
 fn header_forms(head: &RequestHead<'_>, name: &str) -> Vec<Vec<u8>> {
+    // The JavaScript SDK signs HTTP/2's own name of the host.
+    let name = if name == ":authority" { "host" } else { name };
     let values: Vec<&[u8]> = head.values(name).collect();
     let rule = joined(&values, folded);
     if name == "host" {
@@ -362,6 +364,11 @@ mod tests {
         );
         let forms = host_forms(&head(&[], Some(80)), b"[::1]:9000");
         assert_eq!(text(forms), ["[::1]:9000", "[::1]", "[::1]:80"]);
+        let sent = RequestHead {
+            headers: &[("host", b"door:4577")],
+            ..head(&[], None)
+        };
+        assert_eq!(text(header_forms(&sent, ":authority")), ["door:4577", "door"]);
     }
 
     #[test]
