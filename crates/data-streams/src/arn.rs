@@ -1,6 +1,6 @@
 //! Names and ARNs of streams and consumers, and the ids of shards.
 
-use base::ResourceName;
+use base::{AccountId, Region, ResourceName};
 use storage::ShardId;
 
 /// `arn:aws:kinesis:REGION:ACCOUNT:stream/NAME`
@@ -12,6 +12,23 @@ pub fn stream_arn(name: &ResourceName) -> String {
 /// `STREAM_ARN/consumer/NAME:SECONDS`
 pub fn consumer_arn(stream_arn: &str, name: &str, created_s: i64) -> String {
     format!("{stream_arn}/consumer/{name}:{created_s}")
+}
+
+/// `arn:aws:kinesis:REGION:ACCOUNT:queue/KEY`, of the account and region of the queue's stream.
+pub fn queue_arn(stream: &ResourceName, key: &str) -> String {
+    let ResourceName { account, region, .. } = stream;
+    format!("arn:aws:kinesis:{region}:{account}:queue/{key}")
+}
+
+/// Account, region and, as the name, the key of the queue that an ARN names; `None` if it is not the ARN of a queue.
+pub fn parse_queue_arn(arn: &str) -> Option<ResourceName> {
+    let (account, region, rest) = parse_head(arn)?;
+    let name = rest.strip_prefix("queue/")?;
+    legal_name(name).then(|| ResourceName {
+        account,
+        region,
+        name: name.to_owned(),
+    })
 }
 
 /// A consumer as its ARN names it.
@@ -39,10 +56,8 @@ fn legal_name(name: &str) -> bool {
 
 /// The stream or consumer that an ARN names; `None` if it is neither's.
 pub fn parse_arn(arn: &str) -> Option<Resource> {
-    let mut parts = arn.splitn(6, ':');
-    let head = parts.next() == Some("arn") && parts.next()?.starts_with("aws") && parts.next() == Some("kinesis");
-    let (region, account) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    let rest = parts.next()?.strip_prefix("stream/")?;
+    let (account, region, rest) = parse_head(arn)?;
+    let rest = rest.strip_prefix("stream/")?;
     let (name, consumer) = match rest.split_once("/consumer/") {
         None => (rest, None),
         Some((name, consumer)) => (name, Some(parse_consumer(consumer)?)),
@@ -52,7 +67,15 @@ pub fn parse_arn(arn: &str) -> Option<Resource> {
         region,
         name: name.to_owned(),
     };
-    (head && legal_name(name)).then_some(Resource { stream, consumer })
+    legal_name(name).then_some(Resource { stream, consumer })
+}
+
+/// Account, region and the rest of an ARN of this service.
+fn parse_head(arn: &str) -> Option<(AccountId, Region, &str)> {
+    let mut parts = arn.splitn(6, ':');
+    let head = parts.next() == Some("arn") && parts.next()?.starts_with("aws") && parts.next() == Some("kinesis");
+    let (region, account) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    parts.next().filter(|_| head).map(|rest| (account, region, rest))
 }
 
 fn parse_consumer(text: &str) -> Option<ConsumerName> {

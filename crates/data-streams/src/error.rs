@@ -128,6 +128,30 @@ pub fn consumer_not_found(name: &str, account: AccountId) -> ApiError {
     )
 }
 
+/// A queue that is not there, or is somebody else's.
+pub fn queue_not_found(key: &str, account: AccountId) -> ApiError {
+    ApiError::client(
+        "ResourceNotFoundException",
+        format!("Queue {key} under account {account} not found."),
+    )
+}
+
+/// Refuses what cannot be while a stream has queues.
+pub fn has_queues(record: &StreamRecord, name: &ResourceName) -> Result<(), ApiError> {
+    if record.queues.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::client(
+        "ResourceInUseException",
+        format!(
+            "Stream {} under account {} has {} queues; delete them first.",
+            name.name,
+            name.account,
+            record.queues.len()
+        ),
+    ))
+}
+
 /// AWS's words for a shard that has too much to do.
 pub fn rate_exceeded(shard: ShardId, name: &ResourceName) -> String {
     format!(

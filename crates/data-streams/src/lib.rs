@@ -14,6 +14,7 @@ mod error;
 mod hash;
 pub mod limits;
 mod page;
+mod queues;
 mod records;
 mod service;
 mod shards;

@@ -85,8 +85,38 @@ pub const SCALE_DOWN_AFTER_MS: i64 = DAY_MS;
 /// Shortest and longest retention in hours (API reference of IncreaseStreamRetentionPeriod).
 pub const RETENTION_HOURS: std::ops::RangeInclusive<i32> = 24..=8760;
 
-/// Consumers of one stream (API reference of RegisterStreamConsumer).
+/// Consumers of one stream, queues among them (API reference of RegisterStreamConsumer and of CreateQueue).
 pub const CONSUMERS_PER_STREAM_MAX: usize = 20;
+
+/// Seconds for which a delivered record is hidden from other receivers, unless the queue or the call says otherwise (service
+/// model of CreateQueue).
+pub const QUEUE_VISIBILITY_S_DEFAULT: i32 = 30;
+
+/// How often a queue delivers a record before it becomes a dead letter, unless the queue says otherwise (service model).
+pub const QUEUE_RECEIVES_DEFAULT: i32 = 6;
+
+/// Records of a queue that were delivered and not acknowledged, dead letters among them. With so many it delivers no new ones.
+/// Ours: AWS names none; it bounds a queue in memory to about 20 MB.
+pub const QUEUE_OPEN_MAX: usize = 100_000;
+
+/// Calls that wait for one queue, receivers among them. Ours.
+pub const QUEUE_CALLS_MAX: usize = 1000;
+
+/// Bytes of records that a queue gives out in one commit. Ours: as much as one answer of it may hold.
+pub const QUEUE_COMMIT_BYTES: usize = READ_BYTES_MAX;
+
+/// Values that one commit of a queue touches before it takes no more calls in. Ours: one call adds up to 40, and the catalog
+/// takes 256.
+pub const QUEUE_COMMIT_VALUES: usize = 200;
+
+/// Records that a receiver gets unless it asks for fewer (service model of ReceiveQueueRecords).
+pub const QUEUE_RECORDS_DEFAULT: usize = 10;
+
+/// Seconds that a receiver waits unless it says otherwise (service model of ReceiveQueueRecords).
+pub const QUEUE_WAIT_S_DEFAULT: i32 = 9;
+
+/// Queues in one answer of ListQueues unless the caller says otherwise. Ours: the model gives no default.
+pub const LIST_QUEUES_DEFAULT: usize = 100;
 
 /// Consumers in one answer of ListStreamConsumers unless the caller says otherwise (service model).
 pub const LIST_CONSUMERS_DEFAULT: usize = 100;

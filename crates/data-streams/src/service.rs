@@ -10,14 +10,15 @@ use base::metrics::{IntCounterVec, MetricError, Metrics};
 use base::{AccountId, ApiError, Caller, Clock, Region, ResourceName, Timestamp};
 use futures_util::future::try_join_all;
 use parking_lot::{Mutex, RwLock};
-use storage::{Catalog, CatalogError, RecordLog, ShardId, StreamId};
+use storage::{Catalog, CatalogError, Change, RecordLog, ShardId, StreamId};
 use tokio::sync::{broadcast, watch};
 use wire::{Registry, WireOperation, kinesis};
 
 use crate::arn::parse_stream_arn;
 use crate::consumers::Subscriptions;
-use crate::error::{catalog_failure, invalid, log_failure, stream_not_found};
+use crate::error::{catalog_failure, has_queues, invalid, log_failure, stream_not_found};
 use crate::limits;
+use crate::queues::Queues;
 use crate::records::cipher::DataKey;
 use crate::records::throttle::Throttle;
 use crate::state::{Lasting, StreamState};
@@ -96,6 +97,7 @@ pub struct DataStreams {
     pub(crate) throttle: Option<Throttle>,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) stored: Records,
+    pub(crate) queues: Queues,
     streams: RwLock<Streams>,
     /// Counts the changes of all streams.
     changes: watch::Sender<u64>,
@@ -148,7 +150,8 @@ impl DataStreams {
             settings: parts.settings,
             throttle: parts.settings.shard_limits.then(Throttle::default),
             subscriptions: Subscriptions::default(),
-            stored: Records::new(parts.catalog),
+            stored: Records::new(Arc::clone(&parts.catalog)),
+            queues: Queues::new(parts.catalog),
             streams: RwLock::default(),
             changes: watch::Sender::new(0),
             deletions: broadcast::channel(limits::DELETIONS_KEPT).0,
@@ -156,6 +159,7 @@ impl DataStreams {
             this: this.clone(),
         });
         let loaded = service.stored.load().await?;
+        service.queues.load().await?;
         *service.unfinished.lock() = loaded.deleting;
         for (name, mut record) in loaded.streams {
             if !record.ready {
@@ -181,14 +185,19 @@ impl DataStreams {
     pub fn register(self: &Arc<Self>, registry: &mut Registry) {
         use kinesis::op;
         registry
+            .register::<op::AcknowledgeDeadLetterQueueRecords, _>(self)
+            .register::<op::AcknowledgeQueueRecords, _>(self)
             .register::<op::AddTagsToStream, _>(self)
+            .register::<op::CreateQueue, _>(self)
             .register::<op::CreateStream, _>(self)
             .register::<op::DecreaseStreamRetentionPeriod, _>(self)
+            .register::<op::DeleteQueue, _>(self)
             .register::<op::DeleteResourcePolicy, _>(self)
             .register::<op::DeleteStream, _>(self)
             .register::<op::DeregisterStreamConsumer, _>(self)
             .register::<op::DescribeAccountSettings, _>(self)
             .register::<op::DescribeLimits, _>(self)
+            .register::<op::DescribeQueue, _>(self)
             .register::<op::DescribeStream, _>(self)
             .register::<op::DescribeStreamConsumer, _>(self)
             .register::<op::DescribeStreamSummary, _>(self)
@@ -198,6 +207,7 @@ impl DataStreams {
             .register::<op::GetResourcePolicy, _>(self)
             .register::<op::GetShardIterator, _>(self)
             .register::<op::IncreaseStreamRetentionPeriod, _>(self)
+            .register::<op::ListQueues, _>(self)
             .register::<op::ListShards, _>(self)
             .register::<op::ListStreamConsumers, _>(self)
             .register::<op::ListStreams, _>(self)
@@ -207,8 +217,11 @@ impl DataStreams {
             .register::<op::PutRecord, _>(self)
             .register::<op::PutRecords, _>(self)
             .register::<op::PutResourcePolicy, _>(self)
+            .register::<op::ReceiveDeadLetterQueueRecords, _>(self)
+            .register::<op::ReceiveQueueRecords, _>(self)
             .register::<op::RegisterStreamConsumer, _>(self)
             .register::<op::RemoveTagsFromStream, _>(self)
+            .register::<op::RestoreDeadLetterQueueRecords, _>(self)
             .register::<op::SplitShard, _>(self)
             .register::<op::StartStreamEncryption, _>(self)
             .register::<op::StopStreamEncryption, _>(self)
@@ -216,7 +229,10 @@ impl DataStreams {
             .register::<op::TagResource, _>(self)
             .register::<op::UntagResource, _>(self)
             .register::<op::UpdateAccountSettings, _>(self)
+            .register::<op::UpdateDeadLetterQueueRecordsVisibility, _>(self)
             .register::<op::UpdateMaxRecordSize, _>(self)
+            .register::<op::UpdateQueue, _>(self)
+            .register::<op::UpdateQueueRecordsVisibility, _>(self)
             .register::<op::UpdateShardCount, _>(self)
             .register::<op::UpdateStreamMode, _>(self)
             .register::<op::UpdateStreamRecordDistributionStrategy, _>(self)
@@ -247,12 +263,14 @@ impl DataStreams {
         for id in unfinished {
             self.finish_deletion(id).await;
         }
+        self.queues.finish_deletions().await;
         for stream in self.all() {
             self.trim(&stream, stream.record.horizon(self.clock.now())).await;
             if let Err(error) = self.tidy(&stream).await {
                 tracing::warn!(%error, stream = stream.arn, "a stream could not be tidied up");
             }
         }
+        self.tidy_queues();
         self.subscriptions.forget_ended(self.clock.monotonic());
         if let Some(throttle) = &self.throttle {
             throttle.forget_idle(self.clock.monotonic());
@@ -417,6 +435,7 @@ impl DataStreams {
         let (name, id) = (stream.name.clone(), stream.id);
         self.detached(stream, move |this| async move {
             let current = this.current(&name, id)?;
+            has_queues(&current.record, &name)?;
             if !this.stored.delete(&name, id).await.map_err(catalog_failure)? {
                 return Err(stream_not_found(&name.name, name.account));
             }
@@ -471,9 +490,19 @@ impl DataStreams {
 
     /// Writes a stream's record and lets it hold from now on. Called with the stream's gate held.
     pub(crate) async fn write(&self, stream: &StreamState, record: StreamRecord) -> Result<Arc<StreamState>, ApiError> {
+        self.write_with(stream, record, Vec::new()).await
+    }
+
+    /// The same in one commit with what belongs to it.
+    pub(crate) async fn write_with(
+        &self,
+        stream: &StreamState,
+        record: StreamRecord,
+        more: Vec<Change>,
+    ) -> Result<Arc<StreamState>, ApiError> {
         let written = self
             .stored
-            .replace(&stream.name, &record)
+            .replace_with(&stream.name, &record, more)
             .await
             .map_err(catalog_failure)?;
         if !written {
@@ -527,6 +556,7 @@ impl DataStreams {
                 .ok()
         });
         let stream = Arc::new(StreamState::new(name.clone(), record, lasting, data_key));
+        self.queues.know(&stream);
         let mut streams = self.streams.write();
         let own = streams.entry((name.account, name.region)).or_default();
         own.insert(name.name, Arc::clone(&stream));

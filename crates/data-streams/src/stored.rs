@@ -61,6 +61,9 @@ pub struct StreamRecord {
     /// Its registered consumers in the order of their names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub consumers: Vec<ConsumerRecord>,
+    /// Its queues in the order of their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queues: Vec<QueueRecord>,
     /// The second in which the last consumer was registered: no two have the same, so that no ARN comes back.
     #[serde(default)]
     pub last_consumer_s: i64,
@@ -91,6 +94,45 @@ pub struct ConsumerRecord {
     pub name: String,
     /// When it was registered, in seconds since the epoch: the last part of its ARN.
     pub created_s: i64,
+    /// Its tags.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// Its resource policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+}
+
+/// Where a queue began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum QueueStart {
+    /// At the oldest record.
+    TrimHorizon,
+    /// Behind the newest record.
+    Latest,
+    /// At the first record of a time.
+    AtTimestamp,
+}
+
+/// A queue as the catalog holds it, without its state of delivery.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueRecord {
+    /// Its number; never given to another queue.
+    pub id: u64,
+    /// What its ARN ends with.
+    pub key: String,
+    /// Its name.
+    pub name: String,
+    /// When it was made.
+    pub created_ms: i64,
+    /// Where it began.
+    pub start: QueueStart,
+    /// The time that this came to.
+    pub start_ms: i64,
+    /// Seconds for which a delivered record is hidden from other receivers.
+    pub visibility_s: i32,
+    /// How often a record is delivered before it becomes a dead letter; never, where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_receives: Option<i32>,
     /// Its tags.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
@@ -156,6 +198,7 @@ impl StreamRecord {
             scalings_ms: Vec::new(),
             monitoring: BTreeSet::new(),
             consumers: Vec::new(),
+            queues: Vec::new(),
             last_consumer_s: 0,
             policy: None,
             encryption: None,
@@ -230,6 +273,16 @@ impl StreamRecord {
     /// A registered consumer.
     pub fn consumer(&self, name: &str) -> Option<&ConsumerRecord> {
         self.consumers.iter().find(|c| c.name == name)
+    }
+
+    /// A queue by what its ARN ends with.
+    pub fn queue(&self, key: &str) -> Option<&QueueRecord> {
+        self.queues.iter().find(|q| q.key == key)
+    }
+
+    /// Registered consumers and queues: they share one limit.
+    pub fn readers(&self) -> usize {
+        self.consumers.len() + self.queues.len()
     }
 
     /// The beginning of what is kept.
@@ -381,13 +434,23 @@ impl Records {
 
     /// Replaces a stream's record. False if the stream is gone, or another has its name.
     pub async fn replace(&self, name: &ResourceName, record: &StreamRecord) -> Result<bool, CatalogError> {
+        self.replace_with(name, record, Vec::new()).await
+    }
+
+    /// The same in one commit with what belongs to it.
+    pub async fn replace_with(
+        &self,
+        name: &ResourceName,
+        record: &StreamRecord,
+        mut changes: Vec<Change>,
+    ) -> Result<bool, CatalogError> {
         let key = record_key(name);
         let found = get_json::<StreamRecord>(&*self.catalog, &key).await?;
         let Some(found) = found.filter(|entry| entry.value.id == record.id) else {
             return Ok(false);
         };
-        let put = put_json(&key, record, Expect::Version(found.version))?;
-        match self.catalog.commit(vec![put]).await {
+        changes.push(put_json(&key, record, Expect::Version(found.version))?);
+        match self.catalog.commit(changes).await {
             Ok(_) => Ok(true),
             Err(error) if error.is_conflict() => Ok(false),
             Err(error) => Err(error),
@@ -411,6 +474,11 @@ impl Records {
             Err(error) if error.is_conflict() => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// The next number of a counter, never given twice.
+    pub async fn next_id(&self, counter: &str) -> Result<u64, CatalogError> {
+        next_id(&*self.catalog, counter).await
     }
 
     /// The settings of an account in a region.

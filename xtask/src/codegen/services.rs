@@ -150,8 +150,8 @@ pub const SERVICES: &[Service] = &[
         // Absent at the end of a shard, where the consumer library wants it to be.
         optional: &[("SubscribeToShardEvent", "ContinuationSequenceNumber")],
         resources: KINESIS,
-        // The stream is named by the sealed iterator or token.
-        by_handler: &["GetRecords", "ListShards"],
+        // The stream is named by the sealed iterator or token, or inside a list.
+        by_handler: &["CreateQueue", "GetRecords", "ListShards"],
         ..PLAIN
     },
     Service {

@@ -20,6 +20,7 @@ use crate::service::DataStreams;
 use crate::state::StreamState;
 use crate::stored::ConsumerRecord;
 use crate::streams::tags::check_tags;
+use crate::target::{Part, consumer_mut, find_consumer};
 
 fn wire_consumer(stream_arn: &str, record: &ConsumerRecord) -> kinesis::Consumer {
     kinesis::Consumer {
@@ -49,10 +50,13 @@ impl Handle<op::RegisterStreamConsumer> for DataStreams {
                     format!("Consumer {name} under account {account} already exists."),
                 ));
             }
-            if record.consumers.len() >= limits::CONSUMERS_PER_STREAM_MAX {
+            if record.readers() >= limits::CONSUMERS_PER_STREAM_MAX {
                 return Err(ApiError::client(
                     "LimitExceededException",
-                    format!("A stream has at most {} consumers.", limits::CONSUMERS_PER_STREAM_MAX),
+                    format!(
+                        "A stream has at most {} consumers and queues.",
+                        limits::CONSUMERS_PER_STREAM_MAX
+                    ),
                 ));
             }
             record.last_consumer_s = now_s.max(record.last_consumer_s.saturating_add(1));
@@ -84,8 +88,11 @@ impl DataStreams {
         let by_arn = match arn {
             Some(arn) => {
                 let target = self.target::<O>(caller, arn)?;
-                let record = target.consumer_record().cloned();
-                let record = record.ok_or_else(|| invalid(format!("{arn} is not the ARN of a consumer.")))?;
+                let Part::Consumer(named) = &target.part else {
+                    return Err(invalid(format!("{arn} is not the ARN of a consumer.")));
+                };
+                let record = find_consumer(&target.stream.record, named).cloned();
+                let record = record.ok_or_else(|| consumer_not_found(&named.name, target.stream.name.account))?;
                 Some((target.stream, record))
             }
             None => None,
@@ -164,7 +171,7 @@ impl Handle<op::DeregisterStreamConsumer> for DataStreams {
                 name: gone.name,
                 created_s: gone.created_s,
             };
-            crate::target::consumer_mut(record, &wanted, account)?;
+            consumer_mut(record, &wanted, account)?;
             record.consumers.retain(|c| c.name != wanted.name);
             Ok(())
         })

@@ -21,7 +21,7 @@ use crate::records::{millis_behind, refuse_dry_run, wire_record};
 use crate::service::DataStreams;
 use crate::shards::child_shards;
 use crate::state::StreamState;
-use crate::target::find_consumer;
+use crate::target::{Part, find_consumer};
 
 type Output = WithEvents<kinesis::SubscribeToShardOutput, SubscribeToShardEvent>;
 
@@ -31,9 +31,9 @@ impl Handle<op::SubscribeToShard> for DataStreams {
         let caller = &request.context.caller;
         let target = self.target::<op::SubscribeToShard>(caller, &input.consumer_arn)?;
         let stream = target.stream;
-        let consumer = target
-            .consumer
-            .ok_or_else(|| invalid(format!("{} is not the ARN of a consumer.", input.consumer_arn)))?;
+        let Part::Consumer(consumer) = target.part else {
+            return Err(invalid(format!("{} is not the ARN of a consumer.", input.consumer_arn)));
+        };
         let shard = parse_shard_id(&input.shard_id).filter(|id| stream.shard(*id).is_some());
         let shard = shard.ok_or_else(|| shard_not_found(&input.shard_id, &stream.name.name, stream.name.account))?;
         let wanted = Wanted {

@@ -116,7 +116,7 @@ impl Handle<op::DescribeStreamSummary> for DataStreams {
             key_id,
             max_record_size_in_ki_b: Some(record.max_record_kib),
             open_shard_count: i32::try_from(stream.open_shards()).unwrap_or(i32::MAX),
-            queue_count: None,
+            queue_count: i32::try_from(record.queues.len()).ok(),
             record_distribution_strategy: record.on_demand.then_some(strategy),
             retention_period_hours: record.retention_hours,
             stream_arn: stream.arn.clone(),

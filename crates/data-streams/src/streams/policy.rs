@@ -1,4 +1,4 @@
-//! Resource policies: who else may use a stream or a consumer.
+//! Resource policies: who else may use a stream, a consumer or a queue.
 
 use auth::ResourcePolicy;
 use base::{ApiError, Handle, Reply, Request};
@@ -6,15 +6,6 @@ use wire::kinesis::{self, op};
 
 use crate::error::invalid;
 use crate::service::DataStreams;
-use crate::stored::StreamRecord;
-use crate::target::{Target, consumer_mut};
-
-fn policy_of<'a>(record: &'a mut StreamRecord, target: &Target) -> Result<&'a mut Option<String>, ApiError> {
-    match &target.consumer {
-        None => Ok(&mut record.policy),
-        Some(consumer) => consumer_mut(record, consumer, target.stream.name.account).map(|c| &mut c.policy),
-    }
-}
 
 impl Handle<op::PutResourcePolicy> for DataStreams {
     async fn handle(&self, request: Request<kinesis::PutResourcePolicyInput>) -> Result<Reply<()>, ApiError> {
@@ -23,7 +14,7 @@ impl Handle<op::PutResourcePolicy> for DataStreams {
         ResourcePolicy::parse(&input.policy).map_err(|e| invalid(format!("The policy cannot be used: {e}")))?;
         let stream = target.stream.clone();
         self.change(&stream, move |record| {
-            *policy_of(record, &target)? = Some(input.policy);
+            *target.policy_mut(record)? = Some(input.policy);
             Ok(())
         })
         .await?;
@@ -38,10 +29,7 @@ impl Handle<op::GetResourcePolicy> for DataStreams {
     ) -> Result<Reply<kinesis::GetResourcePolicyOutput>, ApiError> {
         let arn = &request.input.resource_arn;
         let target = self.target::<op::GetResourcePolicy>(&request.context.caller, arn)?;
-        let policy = match target.consumer_record() {
-            Some(consumer) => consumer.policy.clone(),
-            None => target.stream.record.policy.clone(),
-        };
+        let policy = target.policy().map(str::to_owned);
         Ok(kinesis::GetResourcePolicyOutput {
             policy: policy.unwrap_or_else(|| "{}".to_owned()),
         }
@@ -54,7 +42,7 @@ impl Handle<op::DeleteResourcePolicy> for DataStreams {
         let arn = request.input.resource_arn;
         let target = self.target::<op::DeleteResourcePolicy>(&request.context.caller, &arn)?;
         let stream = target.stream.clone();
-        self.change(&stream, move |record| match policy_of(record, &target)?.take() {
+        self.change(&stream, move |record| match target.policy_mut(record)?.take() {
             Some(_) => Ok(()),
             None => Err(ApiError::client(
                 "ResourceNotFoundException",

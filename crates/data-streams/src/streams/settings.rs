@@ -5,7 +5,7 @@ use base::{ApiError, Caller, Handle, Reply, Request};
 use wire::WireOperation;
 use wire::kinesis::{self, EncryptionType, MetricsName, RecordDistributionStrategy, StreamMode, op};
 
-use crate::error::{invalid, not_active, validation};
+use crate::error::{has_queues, invalid, not_active, validation};
 use crate::limits;
 use crate::records::cipher::DataKey;
 use crate::service::DataStreams;
@@ -252,6 +252,9 @@ impl Handle<op::UpdateStreamMode> for DataStreams {
         let name = stream.name.clone();
         self.change(&stream, move |record| {
             not_active(record, &name)?;
+            if !to_on_demand {
+                has_queues(record, &name)?;
+            }
             record.on_demand = to_on_demand;
             if !to_on_demand {
                 (record.spread, record.warm_mib) = (false, None);

@@ -1,4 +1,4 @@
-//! Tags of streams and consumers: the old operations for streams, and the new ones for ARNs.
+//! Tags of streams, consumers and queues: the old operations for streams, and the new ones for ARNs.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,6 @@ use wire::kinesis::{self, op};
 use crate::error::invalid;
 use crate::limits;
 use crate::service::DataStreams;
-use crate::stored::StreamRecord;
-use crate::target::{Target, consumer_mut};
 
 type Tags = BTreeMap<String, String>;
 
@@ -54,14 +52,6 @@ fn wire_tags<'a>(tags: impl Iterator<Item = (&'a String, &'a String)>) -> Vec<ki
         value: Some(value.clone()),
     })
     .collect()
-}
-
-/// The tags of what an ARN names; `None` if the consumer is gone.
-fn tags_of<'a>(record: &'a mut StreamRecord, target: &Target) -> Result<&'a mut Tags, ApiError> {
-    match &target.consumer {
-        None => Ok(&mut record.tags),
-        Some(consumer) => consumer_mut(record, consumer, target.stream.name.account).map(|c| &mut c.tags),
-    }
 }
 
 impl Handle<op::AddTagsToStream> for DataStreams {
@@ -117,7 +107,7 @@ impl Handle<op::TagResource> for DataStreams {
         let input = request.input;
         let target = self.target::<op::TagResource>(&request.context.caller, &input.resource_arn)?;
         let stream = target.stream.clone();
-        self.change(&stream, move |record| add(tags_of(record, &target)?, input.tags))
+        self.change(&stream, move |record| add(target.tags_mut(record)?, input.tags))
             .await?;
         Ok(().into())
     }
@@ -129,7 +119,7 @@ impl Handle<op::UntagResource> for DataStreams {
         let target = self.target::<op::UntagResource>(&request.context.caller, &input.resource_arn)?;
         let stream = target.stream.clone();
         self.change(&stream, move |record| {
-            remove(tags_of(record, &target)?, &input.tag_keys);
+            remove(target.tags_mut(record)?, &input.tag_keys);
             Ok(())
         })
         .await?;
@@ -144,12 +134,8 @@ impl Handle<op::ListTagsForResource> for DataStreams {
     ) -> Result<Reply<kinesis::ListTagsForResourceOutput>, ApiError> {
         let arn = &request.input.resource_arn;
         let target = self.target::<op::ListTagsForResource>(&request.context.caller, arn)?;
-        let tags = match target.consumer_record() {
-            Some(consumer) => &consumer.tags,
-            None => &target.stream.record.tags,
-        };
         Ok(kinesis::ListTagsForResourceOutput {
-            tags: Some(wire_tags(tags.iter())),
+            tags: Some(wire_tags(target.tags().iter())),
         }
         .into())
     }

@@ -19,7 +19,7 @@ use wire::{Address, RawBody, RawRequest, Registry};
 pub const START: Timestamp = Timestamp::from_millis(1_767_323_045_678);
 
 #[derive(Debug)]
-struct Everything;
+pub struct Everything;
 
 impl Authorizer for Everything {
     fn allows(&self, _: &str, _: &str) -> bool {
@@ -39,6 +39,8 @@ pub struct Server {
     pub service: Arc<DataStreams>,
     pub clock: Arc<ManualClock>,
     pub catalog: Arc<dyn Catalog>,
+    /// The same, to let it fail.
+    pub memory: MemoryCatalog,
     pub key_ring: Arc<KeyRing>,
     pub registry: Registry,
     pub log: LogStore,
@@ -91,13 +93,15 @@ impl Server {
         let folder = TempDir::new().unwrap();
         let clock = ManualClock::at(START);
         let log = open_log(&folder, &clock);
-        let catalog: Arc<dyn Catalog> = Arc::new(MemoryCatalog::new());
+        let memory = MemoryCatalog::new();
+        let catalog: Arc<dyn Catalog> = Arc::new(memory.clone());
         let key_ring = Arc::new(KeyRing::ephemeral().unwrap());
         let (service, registry) = service(&catalog, wrap(log.records()), &clock, &key_ring, settings).await;
         Server {
             service,
             clock,
             catalog,
+            memory,
             key_ring,
             registry,
             log,
@@ -111,6 +115,7 @@ impl Server {
             service: old,
             clock,
             catalog,
+            memory,
             key_ring,
             registry,
             log,
@@ -123,6 +128,7 @@ impl Server {
             service,
             clock,
             catalog,
+            memory,
             key_ring,
             registry,
             log,

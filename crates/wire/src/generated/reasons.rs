@@ -64,68 +64,28 @@ pub static REASONS: &[(&str, &str, &str)] = &[
     ),
     (
         "kinesis",
-        "AcknowledgeDeadLetterQueueRecords",
-        "queues are not part of this server yet",
-    ),
-    (
-        "kinesis",
-        "AcknowledgeQueueRecords",
-        "queues are not part of this server yet",
-    ),
-    (
-        "kinesis",
         "CreateChannel",
         "a channel delivers to S3, which is not part of this server yet",
     ),
-    ("kinesis", "CreateQueue", "queues are not part of this server yet"),
     (
         "kinesis",
         "DeleteChannel",
         "a channel delivers to S3, which is not part of this server yet",
     ),
-    ("kinesis", "DeleteQueue", "queues are not part of this server yet"),
     (
         "kinesis",
         "DescribeChannel",
         "a channel delivers to S3, which is not part of this server yet",
     ),
-    ("kinesis", "DescribeQueue", "queues are not part of this server yet"),
     (
         "kinesis",
         "ListChannels",
         "a channel delivers to S3, which is not part of this server yet",
     ),
-    ("kinesis", "ListQueues", "queues are not part of this server yet"),
-    (
-        "kinesis",
-        "ReceiveDeadLetterQueueRecords",
-        "queues are not part of this server yet",
-    ),
-    (
-        "kinesis",
-        "ReceiveQueueRecords",
-        "queues are not part of this server yet",
-    ),
-    (
-        "kinesis",
-        "RestoreDeadLetterQueueRecords",
-        "queues are not part of this server yet",
-    ),
     (
         "kinesis",
         "UpdateChannel",
         "a channel delivers to S3, which is not part of this server yet",
-    ),
-    (
-        "kinesis",
-        "UpdateDeadLetterQueueRecordsVisibility",
-        "queues are not part of this server yet",
-    ),
-    ("kinesis", "UpdateQueue", "queues are not part of this server yet"),
-    (
-        "kinesis",
-        "UpdateQueueRecordsVisibility",
-        "queues are not part of this server yet",
     ),
     (
         "kinesis-video-signaling",

@@ -119,7 +119,7 @@ pub static OPERATIONS: [OperationInfo; 57] = [
         paths: &["/"],
         action: "kinesis:CreateQueue",
         access: Access::Policy,
-        resource: Resource::Members(&[]),
+        resource: Resource::Handler,
         errors: &[
             ("AccessDeniedException", 400),
             ("InternalFailureException", 500),
