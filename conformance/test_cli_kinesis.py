@@ -18,10 +18,12 @@ def aws(server, monkeypatch, capsys):
                             "AWS_DEFAULT_REGION": REGION, "AWS_PAGER": "", "AWS_MAX_ATTEMPTS": "1", "AWS_CONFIG_FILE": "/nowhere"}.items():
         monkeypatch.setenv(variable, value)
 
+    driver = create_clidriver()
+
     def run(command, *arguments, ok=True, **named):
         flags = [word for flag, value in named.items() for word in (f"--{flag.replace('_', '-')}", value)]
         capsys.readouterr()
-        status = create_clidriver().main(["kinesis", *command.split(), *arguments, *flags, "--output", "json"])
+        status = driver.main(["kinesis", *command.split(), *arguments, *flags, "--output", "json"])
         said = capsys.readouterr()
         run.used.add(command.split()[0])
         assert (status == 0) == ok, said.err
