@@ -1,40 +1,43 @@
 //! Kills the server with SIGKILL under load and looks for what it had acknowledged.
 //!
-//! Each round starts the server on the same data directory, lets 20 producers and 4 record writers work, kills it at a
-//! random moment (in every fifth round once more in the middle of its recovery), starts it again, and reads back every
-//! fragment whose PERSISTED and every record whose answer arrived in that round. Bytes are compared by SHA-256 with the
-//! ledger that the producers keep. The last round reads back everything of all rounds. Prints the seed; exits non-zero on the first
-//! difference.
+//! Each round starts the server on the same data directory, lets 20 cameras work and, on two data streams, producers in
+//! JSON and CBOR, readers and subscribers while shards are split and merged; kills it at a random moment (in every fifth
+//! round once more in the middle of its recovery), starts it again, and reads back every fragment whose PERSISTED and every
+//! record whose answer arrived in that round, and every record that a reader saw. Bytes are compared by SHA-256 with the
+//! ledger that the producers keep; records also by their order and their shards. The last round reads back everything of
+//! all rounds. Prints the seed; exits non-zero on the first difference.
 #![allow(
     missing_docs,
     clippy::disallowed_methods,
     reason = "a measuring program reads the clock and the system's files itself"
 )]
 
+mod records;
+mod wire;
+mod world;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bench::fragment::{Sha, sha256};
-use bench::server::{Server, create, create_video_stream};
+use bench::server::{Server, create_video_stream};
 use bench::{Failure, fragment};
 use clap::Parser;
 use client::{Client, EventType, PutMediaOptions, Service, StreamName, TimecodeType};
 use matroska::{Event, Limits, Reader};
+use records::{Counters, STREAMS};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use world::World;
 
 const PRODUCERS: usize = 20;
-const RECORD_WRITERS: usize = 4;
 /// Fragments that a producer sends ahead of their PERSISTED.
 const UNACKNOWLEDGED_MAX: usize = 3;
 /// Fragments asked for at a time; the service takes 1000.
 const FRAGMENTS_READ_AT_ONCE: usize = 200;
-const RECORD_STREAM: &str = "killtest";
 
 #[derive(Parser)]
 struct Args {
@@ -57,8 +60,6 @@ struct Args {
 struct Ledger {
     /// By stream, by fragment number.
     fragments: BTreeMap<usize, BTreeMap<String, Fragment>>,
-    /// By sequence number, which is unique in the one shard.
-    records: BTreeMap<String, Sha>,
 }
 
 #[derive(Clone)]
@@ -80,17 +81,20 @@ fn main() -> Result<(), Failure> {
 async fn run(args: Args) -> Result<(), Failure> {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     println!(
-        "killtest: {} rounds, {PRODUCERS} producers, {RECORD_WRITERS} record writers, --seed {seed}",
-        args.rounds
+        "killtest: {} rounds, {PRODUCERS} cameras, {} producers of records, --seed {seed}",
+        args.rounds,
+        records::PRODUCERS
     );
     let mut random = fastrand::Rng::with_seed(seed);
     let folder = tempfile::Builder::new().prefix("killtest-").tempdir_in(&args.folder)?;
     let (data, log) = (folder.path().join("data"), args.folder.join("killtest-server.log"));
     let mut all = Ledger::default();
+    let mut worlds: Vec<World> = (0..STREAMS.len()).map(World::new).collect();
+    let counters = Counters::default();
     let mut server = Server::start(&args.sightglass, &data, &log)?;
     prepare(&server.client()?).await?;
     for round in 1..=args.rounds {
-        let ledger = load_until_killed(server, &mut random).await?;
+        let (ledger, records) = load_until_killed(server, &mut random, &counters).await?;
         if round % 5 == 0 {
             let delay = Duration::from_millis(random.u64(1..60));
             Server::kill_while_starting(&args.sightglass, &data, &log, delay)?;
@@ -100,12 +104,18 @@ async fn run(args: Args) -> Result<(), Failure> {
         let started = starting.elapsed();
         let client = server.client()?;
         check_fragments(&client, &ledger).await?;
-        check_records(&client, &ledger).await?;
+        world::check_active(&client).await?;
+        for world in &mut worlds {
+            world.check(&client, &records).await?;
+        }
         let (fragments, bytes) = totals(&ledger);
         println!(
-            "   round {round:3}: {fragments:5} fragments ({:6.1} MB) and {:5} records intact; recovery {:4} ms",
+            "   round {round:3}: {fragments:5} fragments ({:6.1} MB) and {:5} records ({:5} seen before) intact through {:3} changes \
+             of shards; recovery {:4} ms",
             bytes as f64 / 1e6,
-            ledger.records.len(),
+            records.acknowledged.len(),
+            records.seen.len(),
+            records.changes,
             started.as_millis()
         );
         add(&mut all, ledger)?;
@@ -113,13 +123,18 @@ async fn run(args: Args) -> Result<(), Failure> {
     let client = server.client()?;
     check_fragments(&client, &all).await?;
     check_listed(&client, &all).await?;
-    check_records(&client, &all).await?;
+    for world in &worlds {
+        let mut again = World::new(world.stream);
+        again.check(&client, &records::Ledger::default()).await?;
+        world.check_same(&again)?;
+    }
     server.stop()?;
     let (fragments, bytes) = totals(&all);
     println!(
-        "   all rounds: {fragments} fragments ({:.1} MB) and {} records intact",
+        "   all rounds: {fragments} fragments ({:.1} MB) and {} records in {} shards intact",
         bytes as f64 / 1e6,
-        all.records.len()
+        worlds.iter().map(World::len).sum::<usize>(),
+        worlds.iter().map(|world| world.shards).sum::<usize>()
     );
     Ok(())
 }
@@ -144,11 +159,6 @@ fn add(all: &mut Ledger, round: Ledger) -> Result<(), Failure> {
         }
         known.extend(fragments);
     }
-    for (number, sha) in round.records {
-        if all.records.insert(number.clone(), sha).is_some() {
-            return Err(format!("sequence number {number} was given twice").into());
-        }
-    }
     Ok(())
 }
 
@@ -156,26 +166,22 @@ async fn prepare(client: &Client) -> Result<(), Failure> {
     for stream in 0..PRODUCERS {
         create_video_stream(client, &name(stream)).await?;
     }
-    let input = json!({ "StreamName": RECORD_STREAM, "ShardCount": 1 });
-    create(client, Service::Kinesis, "CreateStream", &input).await
+    records::prepare(client).await
 }
 
 /// Runs the load and kills the server in its midst.
-async fn load_until_killed(server: Server, random: &mut fastrand::Rng) -> Result<Ledger, Failure> {
+async fn load_until_killed(
+    server: Server,
+    random: &mut fastrand::Rng,
+    counters: &Counters,
+) -> Result<(Ledger, records::Ledger), Failure> {
     let client = server.client()?;
-    let ledger = Shared::default();
+    let (ledger, records) = (Shared::default(), records::Shared::default());
     let mut work = JoinSet::new();
     for stream in 0..PRODUCERS {
         work.spawn(produce(client.clone(), stream, random.u64(..), Arc::clone(&ledger)));
     }
-    for writer in 0..RECORD_WRITERS {
-        work.spawn(write_records(
-            client.clone(),
-            writer,
-            random.u64(..),
-            Arc::clone(&ledger),
-        ));
-    }
+    records::load(&mut work, &client, random, counters, &records);
     tokio::time::sleep(Duration::from_millis(random.u64(300..2000))).await;
     tokio::task::block_in_place(|| server.kill())?;
     while let Some(ended) = work.join_next().await {
@@ -184,7 +190,8 @@ async fn load_until_killed(server: Server, random: &mut fastrand::Rng) -> Result
         }
     }
     let mut ledger = ledger.lock().map_err(|_| "a producer panicked")?;
-    Ok(std::mem::take(&mut ledger))
+    let mut records = records.lock().map_err(|_| "a producer panicked")?;
+    Ok((std::mem::take(&mut ledger), std::mem::take(&mut records)))
 }
 
 /// One camera until its server dies. An answer that is no broken connection is a failure.
@@ -250,29 +257,6 @@ async fn produce(client: Client, stream: usize, seed: u64, ledger: Shared) -> Re
     }
     sending.abort();
     Ok(())
-}
-
-async fn write_records(client: Client, writer: usize, seed: u64, ledger: Shared) -> Result<(), Failure> {
-    let mut random = fastrand::Rng::with_seed(seed);
-    loop {
-        let data = fragment::noise(random.usize(1..20_000), random.u64(..));
-        let input = json!({
-            "StreamName": RECORD_STREAM,
-            "PartitionKey": format!("writer-{writer}"),
-            "Data": STANDARD.encode(&data),
-        });
-        match client.call(Service::Kinesis, "PutRecord", &input).await {
-            Ok(answer) => {
-                let number = text(&answer, "SequenceNumber")?;
-                let mut ledger = ledger.lock().map_err(|_| "poisoned")?;
-                if ledger.records.insert(number.clone(), sha256(&data)).is_some() {
-                    return Err(format!("sequence number {number} was given twice").into());
-                }
-            }
-            Err(client::ClientError::Refused(answer)) => return Err(answer.into()),
-            Err(_killed) => return Ok(()),
-        }
-    }
 }
 
 fn text(answer: &Value, member: &str) -> Result<String, Failure> {
@@ -405,48 +389,4 @@ async fn check_listed(client: &Client, ledger: &Ledger) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// Reads every record from the ledger's first one on.
-async fn check_records(client: &Client, ledger: &Ledger) -> Result<(), Failure> {
-    let Some((first, _)) = ledger.records.first_key_value() else {
-        return Ok(());
-    };
-    let input = json!({
-        "StreamName": RECORD_STREAM,
-        "ShardId": "shardId-000000000000",
-        "ShardIteratorType": "AT_SEQUENCE_NUMBER",
-        "StartingSequenceNumber": first,
-    });
-    let answer = client.call(Service::Kinesis, "GetShardIterator", &input).await?;
-    let mut iterator = text(&answer, "ShardIterator")?;
-    let mut missing = ledger.records.clone();
-    while !missing.is_empty() {
-        let answer = client
-            .call(Service::Kinesis, "GetRecords", &json!({ "ShardIterator": iterator }))
-            .await?;
-        let records = answer.get("Records").and_then(Value::as_array).ok_or("no Records")?;
-        for record in records {
-            let (number, data) = (text(record, "SequenceNumber")?, STANDARD.decode(text(record, "Data")?)?);
-            if missing
-                .remove(&number)
-                .is_some_and(|expected| expected != sha256(&data))
-            {
-                return Err(format!("DAMAGED: record {number}: other bytes").into());
-            }
-        }
-        let behind = answer.get("MillisBehindLatest").and_then(Value::as_i64).unwrap_or(0);
-        if records.is_empty() && behind == 0 {
-            break;
-        }
-        iterator = text(&answer, "NextShardIterator")?;
-    }
-    match missing.first_key_value() {
-        Some((number, _)) => Err(format!(
-            "LOST: record {number} and {} more: acknowledged and not there",
-            missing.len() - 1
-        )
-        .into()),
-        None => Ok(()),
-    }
 }
