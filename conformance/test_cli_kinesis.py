@@ -117,11 +117,37 @@ def test_every_command(aws, capsys, server, name):
     assert [one["ConsumerARN"] for one in aws("list-stream-consumers", stream_arn=arn)["Consumers"]] == [consumer]
     aws("deregister-stream-consumer", consumer_arn=consumer)
 
+    queues(aws, arn, name)
     aws("delete-stream", **stream)
     aws("wait stream-not-exists", **stream)
-    # Channels are not there, and queues have tests of their own.
-    offered = {command for command in commands(capsys) if "channel" not in command and "queue" not in command}
+    offered = {command for command in commands(capsys) if "channel" not in command}
     assert len(offered) > 30 and offered - aws.used == set()
+
+
+def queues(aws, stream, name):
+    """The commands of queues: a record is hidden, shown, given up, restored and acknowledged."""
+    where = [{"StreamARN": stream, "StartingPosition": {"Type": "LATEST"}}]
+    dead = {"VisibilityTimeoutSeconds": 0, "DeadLetterConfiguration": {"TargetType": "BUILT_IN", "MaxReceiveCount": 1}}
+    made = aws("create-queue", queue_name=name, stream_configuration_list=json.dumps(where))["QueueDescription"]
+    queue = {"queue_arn": made["QueueARN"]}
+    assert aws("update-queue", **queue, queue_attributes=json.dumps(dead))["QueueDescription"]["QueueARN"] == made["QueueARN"]
+    assert aws("describe-queue", **queue)["QueueDescription"]["QueueAttributes"]["VisibilityTimeoutSeconds"] == 0
+    assert made["QueueARN"] in [found["QueueARN"] for found in aws("list-queues")["QueueSummaries"]]
+    aws("put-record", stream_arn=stream, partition_key="k", data="queued")
+    receive = lambda command, **more: aws(command, **queue, wait_time_seconds="5", **more)["QueueRecords"]
+    handles = lambda records, **more: json.dumps([{"ReceiptHandle": record["ReceiptHandle"]} | more for record in records])
+    [record] = receive("receive-queue-records")
+    assert base64.b64decode(record["Data"]) == b"queued"
+    [dead] = receive("receive-dead-letter-queue-records", visibility_timeout_seconds="60")
+    hidden = aws("update-dead-letter-queue-records-visibility", **queue, entries=handles([dead], VisibilityTimeoutSeconds=90))
+    assert (len(hidden["Successful"]), hidden["Failed"]) == (1, [])
+    assert aws("restore-dead-letter-queue-records", **queue, entries=handles([dead]))["Failed"] == []
+    [record] = receive("receive-queue-records", visibility_timeout_seconds="60")
+    assert aws("update-queue-records-visibility", **queue, entries=handles([record], VisibilityTimeoutSeconds=30))["Failed"] == []
+    assert aws("acknowledge-queue-records", **queue, entries=handles([record]))["Failed"] == []
+    gone = aws("acknowledge-dead-letter-queue-records", **queue, entries=handles([dead]))
+    assert [failed["ErrorCode"] for failed in gone["Failed"]] != []
+    aws("delete-queue", **queue)
 
 
 def test_what_is_not_there_says_why(aws):
