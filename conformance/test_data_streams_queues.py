@@ -1,5 +1,6 @@
 """Queues: boto3 and CBOR, several receivers at once, and a server that is killed under them."""
 
+import http.client
 import itertools
 import threading
 import time
@@ -177,6 +178,33 @@ def test_a_waiting_receiver_is_woken_by_a_record(kinesis, stream, queue):
     receiver.join(25)
     assert [record["Data"] for record in woken["records"]] == [b"x"]
     assert woken["at"] - put < 2
+
+
+def begin_to_wait(server, queue):
+    """A connection on which a receiver waits."""
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=30)
+    body = raw.write({"QueueARN": queue, "WaitTimeSeconds": 20}, "json")
+    connection.request("POST", "/", body, raw._headers(server, "ReceiveQueueRecords", body, "json"))
+    return connection
+
+
+def test_a_receiver_that_hangs_up_takes_no_record(server, kinesis, stream, queue):
+    for _ in range(5):
+        begin_to_wait(server, queue).close()
+    kinesis.put_record(StreamARN=stream, Data=b"x", PartitionKey="k")
+    [record] = kinesis.receive_queue_records(QueueARN=queue, WaitTimeSeconds=5)["QueueRecords"]
+    assert (record["Data"], record["ReceiveCount"]) == (b"x", 1)
+
+
+def test_a_server_that_stops_does_not_wait_for_those_who_wait_for_records(own_server, name):
+    kinesis = own_server.client("kinesis")
+    queue = make_queue(kinesis, make_stream(kinesis, name), name)
+    waiting = begin_to_wait(own_server, queue)
+    assert kinesis.receive_queue_records(QueueARN=queue, WaitTimeSeconds=1)["QueueRecords"] == []
+    began = time.monotonic()
+    assert own_server.stop() == 0
+    assert time.monotonic() - began < 8
+    assert waiting.getresponse().status == 503
 
 
 class Receivers:

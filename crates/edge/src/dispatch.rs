@@ -33,10 +33,13 @@ use crate::pages::{Page, Pages};
 use crate::server::{EdgeConfig, EdgeParts};
 use crate::socket::CloseWatch;
 
-/// Operations that only read, and read for long: they are given up when their client closes. (With HTTP/2 every operation
-/// is. With HTTP/1.1 a client may close its sending side and wait for the answer, which is told from a client that is gone
-/// only by writing, so that others are carried out to their end.)
-const GIVEN_UP: [&str; 1] = ["GetImages"];
+/// Operations that only read, and read for long, or that wait: they are given up when their client closes. (With HTTP/2 every
+/// operation is. With HTTP/1.1 a client may close its sending side and wait for the answer, which is told from a client that
+/// is gone only by writing, so that others are carried out to their end.)
+const GIVEN_UP: [&str; 3] = ["GetImages", WAITING[0], WAITING[1]];
+
+/// Operations that wait for something to happen: they are given up when the server stops, too.
+const WAITING: [&str; 2] = ["ReceiveDeadLetterQueueRecords", "ReceiveQueueRecords"];
 
 /// What a request needs to know of its connection.
 pub(crate) struct Connection {
@@ -261,10 +264,13 @@ impl Dispatch {
         };
         let context = self.context(request, caller, exchange);
         let called = call(&route, context, &request.parts.headers, RawBody::Bytes(bytes));
-        let reply = if GIVEN_UP.contains(&info.name) && request.parts.version < Version::HTTP_2 {
+        let watched = GIVEN_UP.contains(&info.name) && request.parts.version < Version::HTTP_2;
+        let waits = WAITING.contains(&info.name);
+        let reply = if watched || waits {
             tokio::select! {
                 reply = called => reply?,
-                () = request.connection.watch.clone().closed() => return Err(nobody_waits()),
+                () = request.connection.watch.clone().closed(), if watched => return Err(nobody_waits()),
+                () = self.draining.cancelled(), if waits => return Err(stopping()),
             }
         } else {
             called.await?
@@ -540,6 +546,16 @@ fn call(route: &Route, context: RequestContext, headers: &HeaderMap, body: RawBo
 /// Said to the log alone.
 fn nobody_waits() -> ApiError {
     ApiError::client("InvalidRequest", "The client left before its answer was ready.")
+}
+
+/// Programs come again after this, to the server that is started next.
+fn stopping() -> ApiError {
+    ApiError::server(
+        "ServiceUnavailable",
+        "The server is stopping.",
+        "a waiting call was given up",
+    )
+    .with_status(503)
 }
 
 fn body_error(error: &BodyError) -> ApiError {
