@@ -30,6 +30,8 @@ pub enum Service {
     Kinesis,
     /// Rekognition.
     Rekognition,
+    /// DynamoDB, or what speaks its language.
+    DynamoDb,
 }
 
 impl Service {
@@ -38,6 +40,7 @@ impl Service {
             Service::KinesisVideo => "kinesisvideo",
             Service::Kinesis => "kinesis",
             Service::Rekognition => "rekognition",
+            Service::DynamoDb => "dynamodb",
         }
     }
 
@@ -51,6 +54,11 @@ impl Service {
                 "/".to_owned(),
                 JSON_1_1,
                 Some(format!("RekognitionService.{operation}")),
+            ),
+            Service::DynamoDb => (
+                "/".to_owned(),
+                "application/x-amz-json-1.0",
+                Some(format!("DynamoDB_20120810.{operation}")),
             ),
         }
     }
@@ -141,6 +149,15 @@ impl Client {
         }
     }
 
+    /// The same client, whose calls may take so long.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Client {
+            timeout,
+            ..self.clone()
+        }
+    }
+
     /// Where it calls.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
@@ -153,7 +170,21 @@ impl Client {
 
     /// Calls one operation, e.g. `CreateStream`, with its input as JSON.
     pub async fn call(&self, service: Service, operation: &str, input: &Value) -> Result<Value, ClientError> {
-        let answer = timeout(self.timeout, async {
+        let answer = self.call_raw(service, operation, input).await?;
+        if answer.is_empty() {
+            return Ok(Value::Object(serde_json::Map::new()));
+        }
+        serde_json::from_slice(&answer).map_err(|error| ClientError::Protocol(error.to_string()))
+    }
+
+    /// As [`call`](Self::call); the answer as it came.
+    pub(crate) async fn call_raw(
+        &self,
+        service: Service,
+        operation: &str,
+        input: &Value,
+    ) -> Result<Bytes, ClientError> {
+        timeout(self.timeout, async {
             let (response, sender) = self.send(service, operation, input).await?;
             let answer = whole(response).await?;
             let mut idle = self.idle.lock();
@@ -163,11 +194,7 @@ impl Client {
             Ok::<_, ClientError>(answer)
         })
         .await
-        .map_err(|_| ClientError::Timeout(self.timeout))??;
-        if answer.is_empty() {
-            return Ok(Value::Object(serde_json::Map::new()));
-        }
-        serde_json::from_slice(&answer).map_err(|error| ClientError::Protocol(error.to_string()))
+        .map_err(|_| ClientError::Timeout(self.timeout))?
     }
 
     /// Sends a buffered request and gives the head of a successful answer, with the connection that carries it.

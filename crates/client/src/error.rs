@@ -118,6 +118,7 @@ impl Answer {
                     | "ProvisionedThroughputExceededException"
                     | "ThrottlingException"
                     | "Throttling"
+                    | "ProvisionedThroughputExceededException"
                     | "RequestTimeout"
             )
     }

@@ -4,6 +4,7 @@
 //!   within bounds, and says when everything is on the server's disk.
 //! - [`reader`] gives what is stored or arrives as fragments, tags and frames, goes on after a broken connection without
 //!   loss or repetition, reads ranges of time some requests at a time, and joins fragments into one playable file.
+//! - [`consumer`] reads a data stream as one of a fleet of workers that share its shards, Java workers of the KCL among them.
 //! - [`records`] packs many records into one and unpacks them, as the Kinesis Producer Library does.
 //! - [`follow`] reads every shard of a data stream from one place on, through splits and merges.
 //! - [`Client`] makes one signed call, [`PutMedia`] and [`MediaBytes`] are the bare connections beneath [`producer`] and [`reader`].
@@ -14,6 +15,7 @@
 mod ack;
 mod backoff;
 mod call;
+pub mod consumer;
 mod credentials;
 mod endpoint;
 mod error;

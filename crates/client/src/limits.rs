@@ -77,3 +77,24 @@ pub const FOLLOW_IDLE_MAX: Duration = Duration::from_secs(1);
 
 /// The least such wait for each shard that is followed, so that a thousand of them make 500 calls a second. Ours.
 pub const FOLLOW_IDLE_PER_SHARD: Duration = Duration::from_millis(2);
+
+/// Bytes of records that a consumer keeps in memory unless it is told otherwise. Ours.
+pub const CONSUMER_BUFFER_BYTES: usize = 128 * 1024 * 1024;
+
+/// Records of one GetRecords. AWS: 10,000.
+pub const PAGE_RECORDS_MAX: u32 = 10_000;
+
+/// Bytes of one GetRecords, for which room is made before it is asked for. AWS: 10 MiB.
+pub const PAGE_BYTES_MAX: usize = 10 * 1024 * 1024;
+
+/// Room that a subscription has before its next event; the event counts with its real size once it is there. Ours.
+pub const EVENT_RESERVE_BYTES: usize = 64 * 1024;
+
+/// Largest message of a subscription. Ours: an event carries at most what GetRecords does, a third more as base64.
+pub const EVENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Shards whose lag a consumer's figures name. Ours.
+pub const LAGS_NAMED_MAX: usize = 100;
+
+/// Lease writes of one consumer that are under way at once. Ours.
+pub const LEASE_WRITES_MAX: usize = 16;
