@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from harness import REGION, eventually
 
 SERVICES = ["kinesisvideo", "kinesis-video-media", "kinesis-video-archived-media", "kinesis-video-signaling", "kinesis-video-webrtc-storage",
-            "kinesis", "rekognition", "sts"]
+            "kinesis", "rekognition", "sts", "dynamodb", "cloudwatch"]
 # These need no permission, or answer to any signed caller.
 OPEN = {("sts", "GetCallerIdentity"), ("sts", "GetSessionToken")}
 # These are called with a token of somebody else's instead of a signature.
@@ -108,7 +108,7 @@ def error_code(headers, text):
 @pytest.fixture(scope="module")
 def denied_key(server):
     policy = {"Version": "2012-10-17", "Statement": [
-        {"Effect": "Allow", "Action": "*", "Resource": "*"}, {"Effect": "Deny", "Action": ["kinesisvideo:*", "kinesis:*", "rekognition:*", "sts:*"], "Resource": "*"}]}
+        {"Effect": "Allow", "Action": "*", "Resource": "*"}, {"Effect": "Deny", "Action": ["kinesisvideo:*", "kinesis:*", "rekognition:*", "sts:*", "dynamodb:*", "cloudwatch:*"], "Resource": "*"}]}
     return server.make_key(policy=policy)
 
 
@@ -138,7 +138,7 @@ def test_no_operation_answers_who_is_denied_it(server, denied_key, service, oper
     # A request that is refused for its form tells nothing of any resource either.
     assert status in (400, 401, 403), (status, code, text)
     assert code in ("AccessDeniedException", "AccessDenied", "NotAuthorizedException", "ValidationException", "ValidationError", "InvalidArgumentException",
-                    "InvalidParameterException", "SerializationException"), (status, code, text)
+                    "InvalidParameterException", "InvalidParameterValue", "SerializationException"), (status, code, text)
 
 
 def client_pair(server, service, other):

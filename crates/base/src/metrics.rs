@@ -1,7 +1,11 @@
 //! The metrics registry: one per server, handed to each room, rendered at `GET /metrics` in Prometheus's text format.
-//! Label values come from configuration and resource names, never from free text of a caller.
+//! Label values come from configuration and resource names, never from free text of a caller; what programs send to be shown here is
+//! behind [`Metrics::source`], whose owner bounds it.
 
-use prometheus::proto::MetricFamily;
+use std::collections::HashMap;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 pub use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use prometheus::{HistogramOpts, Opts};
@@ -50,6 +54,29 @@ impl Metrics {
         self.add(name, HistogramVec::new(opts, labels))
     }
 
+    /// Families whose series come and go, each with labels of its own: `families` are their names and help texts, and `series` is asked
+    /// for them at each rendering.
+    pub fn source(
+        &self,
+        families: &[(&'static str, &'static str, FamilyKind)],
+        series: impl Fn() -> Vec<Series> + Send + Sync + 'static,
+    ) -> Result<(), MetricError> {
+        let name = families.first().map_or("", |(name, ..)| name);
+        let wrap = |source| MetricError {
+            name: name.to_owned(),
+            source,
+        };
+        let describe = |(name, help, _): &(&'static str, &'static str, FamilyKind)| {
+            Desc::new((*name).to_owned(), (*help).to_owned(), Vec::new(), HashMap::new())
+        };
+        let source = Source {
+            descriptions: families.iter().map(describe).collect::<Result<_, _>>().map_err(wrap)?,
+            families: families.to_vec(),
+            series: Box::new(series),
+        };
+        self.registry.register(Box::new(source)).map_err(wrap)
+    }
+
     fn add<C>(&self, name: &str, made: prometheus::Result<C>) -> Result<C, MetricError>
     where
         C: prometheus::core::Collector + Clone + 'static,
@@ -89,6 +116,78 @@ impl Metrics {
         TextEncoder::new().encode(families, &mut text).map_err(wrap)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
+}
+
+/// Whether a family only ever grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FamilyKind {
+    /// It does.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+}
+
+/// One line of a family of [`Metrics::source`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Series {
+    /// The family's name.
+    pub family: &'static str,
+    /// Names and values of its labels; the names are legal and differ from each other.
+    pub labels: Vec<(String, String)>,
+    /// Its value.
+    pub value: f64,
+}
+
+struct Source {
+    descriptions: Vec<Desc>,
+    families: Vec<(&'static str, &'static str, FamilyKind)>,
+    series: Box<dyn Fn() -> Vec<Series> + Send + Sync>,
+}
+
+impl Collector for Source {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let series = (self.series)();
+        let family = |(name, help, kind): &(&'static str, &'static str, FamilyKind)| {
+            let mut family = MetricFamily::default();
+            family.set_name((*name).to_owned());
+            family.set_help((*help).to_owned());
+            family.set_field_type(match kind {
+                FamilyKind::Counter => MetricType::COUNTER,
+                FamilyKind::Gauge => MetricType::GAUGE,
+            });
+            let own = series.iter().filter(|one| one.family == *name);
+            family.set_metric(own.map(|one| metric(one, *kind)).collect());
+            family
+        };
+        self.families.iter().map(family).collect()
+    }
+}
+
+fn metric(series: &Series, kind: FamilyKind) -> Metric {
+    let label = |(name, value): &(String, String)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(name.clone());
+        pair.set_value(value.clone());
+        pair
+    };
+    let mut metric = Metric::from_label(series.labels.iter().map(label).collect());
+    match kind {
+        FamilyKind::Counter => {
+            let mut counter = Counter::default();
+            counter.set_value(series.value);
+            metric.set_counter(counter);
+        }
+        FamilyKind::Gauge => {
+            let mut gauge = Gauge::default();
+            gauge.set_value(series.value);
+            metric.set_gauge(gauge);
+        }
+    }
+    metric
 }
 
 #[cfg(test)]

@@ -63,6 +63,26 @@ fn stream_error(error: &hyper::Error) -> StreamError {
     StreamError::Other(text)
 }
 
+impl Buffered {
+    /// The body as it was before the client packed it, of at most `bytes_max` bytes, which count like received ones.
+    pub(crate) fn unpacked(mut self, bytes_max: usize, budget: &Arc<Semaphore>) -> Result<Self, BodyError> {
+        use std::io::Read;
+        let packed = std::mem::take(&mut self.bytes);
+        let mut plain = Vec::new();
+        let limit = bytes_max as u64 + 1;
+        let mut reader = flate2::read::GzDecoder::new(packed.as_ref()).take(limit);
+        reader
+            .read_to_end(&mut plain)
+            .map_err(|error| BodyError::Broken(StreamError::Other(format!("gzip: {error}"))))?;
+        if plain.len() > bytes_max {
+            return Err(BodyError::TooLarge(bytes_max));
+        }
+        take_share(&mut self._share, budget, plain.len())?;
+        self.bytes = plain.into();
+        Ok(self)
+    }
+}
+
 /// A buffered body and its share of the budget for all buffered bodies.
 pub(crate) struct Buffered {
     pub(crate) bytes: Bytes,

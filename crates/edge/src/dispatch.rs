@@ -243,6 +243,15 @@ impl Dispatch {
         };
         let verified = identified.claim.verify(&PayloadHash::of(&body.bytes));
         let caller = verified.map_err(|error| error.to_api_error(writer.service()))?;
+        // The signature is that of the packed bytes.
+        let body = match is_gzip(request.parts) {
+            true => {
+                let bytes_max = body_bytes_max(&identified.route);
+                body.unpacked(bytes_max, &self.buffered)
+                    .map_err(|error| body_error(&error))?
+            }
+            false => body,
+        };
         if identified.route.is_err()
             && is_form(request.parts)
             && let Some(action) = action_of(&body.bytes)
@@ -329,9 +338,7 @@ impl Dispatch {
         incoming: &mut Incoming,
         exchange: &Exchange,
     ) -> Result<Buffered, BodyError> {
-        let bytes_max = route
-            .as_ref()
-            .map_or(UNKNOWN_BODY_BYTES_MAX, |route| route.info().body_bytes_max());
+        let bytes_max = body_bytes_max(route);
         let declared = request.parts.headers.get(header::CONTENT_LENGTH);
         let declared = declared.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         if declared.is_some_and(|declared| declared > bytes_max) {
@@ -524,6 +531,17 @@ fn address<'a>(parts: &'a Parts, scope_service: Option<&'a str>, action: Option<
 fn action_of(form: &[u8]) -> Option<String> {
     let form = wire::query::parse_form(form).ok()?;
     wire::query::action(&form).map(str::to_owned)
+}
+
+/// The largest body of an operation that may not be known yet.
+fn body_bytes_max(route: &Result<Route, Unresolved>) -> usize {
+    let route = route.as_ref();
+    route.map_or(UNKNOWN_BODY_BYTES_MAX, |route| route.info().body_bytes_max())
+}
+
+fn is_gzip(parts: &Parts) -> bool {
+    let encoding = parts.headers.get(header::CONTENT_ENCODING);
+    encoding.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"gzip"))
 }
 
 fn is_form(parts: &Parts) -> bool {

@@ -11,6 +11,7 @@ use base::{Clock, SystemClock};
 use data_streams::DataStreams;
 use edge::{EdgeConfig, EdgeParts, HealthCheck, Running, Server, TlsPem, TrustedProxy};
 use faces::FaceStore;
+use kcl_tables::{ClientMetrics, KclTables};
 use rekognition::Rekognition;
 use storage::datadir::DataDir;
 use storage::{Catalog, KeyRows, LogOptions, LogStore, MemoryMediaStore, MemoryOptions, SqliteOptions};
@@ -71,6 +72,13 @@ pub async fn start(config: &Config) -> Result<Composition, Failure> {
     })
     .await?;
     records.register(&mut registry);
+    let tables = KclTables::open(kcl_tables::Parts {
+        catalog: ground.catalog.clone(),
+        clock: ground.clock.clone(),
+    })
+    .await?;
+    tables.register(&mut registry);
+    ClientMetrics::new(&ground.metrics, ground.clock.clone())?.register(&mut registry);
     let rekognition = Arc::new(Rekognition::new(rekognition::Parts {
         faces: Arc::new(FaceStore::open(&data.faces_file(), ground.clock.clone())?),
         vision: sight.clone(),
@@ -82,7 +90,8 @@ pub async fn start(config: &Config) -> Result<Composition, Failure> {
     })?);
     rekognition.register(&mut registry);
     sts::register(&mut registry, Sts::new(ground.keys.clone(), ground.clock.clone()));
-    let tasks = background(&ground, &video, &records);
+    let mut tasks = background(&ground, &video, &records);
+    tasks.spawn(tables.run());
     let running = listen(config, &ground, registry, sight.clone()).await?;
     rekognition.resume().await?;
     Ok(Composition {

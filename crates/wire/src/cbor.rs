@@ -31,10 +31,23 @@ const CAPACITY_MAX: usize = 64;
 
 /// Reads one document. An empty body is an empty map.
 pub fn parse(body: &[u8]) -> Result<Value<'_>, Malformed> {
+    read(body, 1.0)
+}
+
+/// The same in the protocol rpc-v2-cbor, where times are seconds, as the RFC has them.
+pub fn parse_rpc(body: &[u8]) -> Result<Value<'_>, Malformed> {
+    read(body, 1000.0)
+}
+
+fn read(body: &[u8], millis_per_tick: f64) -> Result<Value<'_>, Malformed> {
     if body.is_empty() {
         return Ok(Value::Map(Vec::new()));
     }
-    let mut reader = Reader { rest: body, nodes: 0 };
+    let mut reader = Reader {
+        rest: body,
+        nodes: 0,
+        millis_per_tick,
+    };
     let value = reader.value(0)?;
     if reader.rest.is_empty() {
         return Ok(value);
@@ -49,6 +62,8 @@ fn bad(what: &str) -> Malformed {
 struct Reader<'a> {
     rest: &'a [u8],
     nodes: usize,
+    /// What a time's number counts.
+    millis_per_tick: f64,
 }
 
 /// First byte of an item and its argument; `None` where the length is unknown.
@@ -177,13 +192,16 @@ impl<'a> Reader<'a> {
         if tag != EPOCH {
             return Ok(value);
         }
-        let millis = match value {
-            Value::Int(millis) => Some(millis),
-            Value::Double(millis) if millis.is_finite() && millis.abs() < 9.0e18 => Some(millis.round() as i64),
-            _ => None,
+        let ticks = match value {
+            Value::Int(ticks) => ticks as f64,
+            Value::Double(ticks) => ticks,
+            _ => return Err(bad("a time that is not a number")),
         };
-        let millis = millis.ok_or_else(|| bad("a time that is not a number"))?;
-        Ok(Value::Time(Timestamp::from_millis(millis)))
+        let millis = ticks * self.millis_per_tick;
+        if !millis.is_finite() || millis.abs() >= 9.0e15 {
+            return Err(bad("a time that is out of range"));
+        }
+        Ok(Value::Time(Timestamp::from_millis(millis.round() as i64)))
     }
 
     fn simple(&mut self, info: u8, argument: Option<u64>) -> Result<Value<'a>, Malformed> {
@@ -219,11 +237,29 @@ fn half(bits: u16) -> f64 {
 /// Writes a shape's value; absent members and those that headers carry are left out.
 pub fn write(value: &Value<'_>, schema: &'static Schema) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
-    write_value(&mut out, value, schema);
+    write_value(&mut out, value, schema, &write_scalar);
     out
 }
 
-fn write_value(out: &mut Vec<u8>, value: &Value<'_>, schema: &'static Schema) {
+/// The same in the protocol rpc-v2-cbor, where times are seconds.
+pub fn write_rpc(value: &Value<'_>, schema: &'static Schema) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    write_value(&mut out, value, schema, &|out, value| match value {
+        Value::Time(time) => {
+            write_head(out, TAG, EPOCH);
+            write_scalar(out, &Value::Double(time.millis() as f64 / 1000.0));
+        }
+        other => write_scalar(out, other),
+    });
+    out
+}
+
+fn write_value(
+    out: &mut Vec<u8>,
+    value: &Value<'_>,
+    schema: &'static Schema,
+    scalar: &dyn Fn(&mut Vec<u8>, &Value<'_>),
+) {
     match (value, &schema.kind) {
         (Value::Fields(values), Kind::Structure(members)) => {
             let present = || {
@@ -235,21 +271,21 @@ fn write_value(out: &mut Vec<u8>, value: &Value<'_>, schema: &'static Schema) {
             write_head(out, MAP, present().count() as u64);
             for (value, member) in present() {
                 write_text(out, member.name);
-                write_value(out, value, member.schema);
+                write_value(out, value, member.schema, scalar);
             }
         }
         (Value::List(items), Kind::List { element, .. }) => {
             write_head(out, ARRAY, items.len() as u64);
-            items.iter().for_each(|item| write_value(out, item, element));
+            items.iter().for_each(|item| write_value(out, item, element, scalar));
         }
         (Value::Map(entries), Kind::Map { value: inner, .. }) => {
             write_head(out, MAP, entries.len() as u64);
             for (key, value) in entries {
                 write_text(out, key);
-                write_value(out, value, inner);
+                write_value(out, value, inner, scalar);
             }
         }
-        (scalar, _) => write_scalar(out, scalar),
+        (value, _) => scalar(out, value),
     }
 }
 

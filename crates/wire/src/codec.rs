@@ -23,6 +23,8 @@ pub enum Codec {
     Json,
     /// CBOR in and out: Kinesis's other notation, which the Java SDK speaks.
     Cbor,
+    /// CBOR in and out as the protocol rpc-v2-cbor writes it: times are seconds.
+    RpcCbor,
     /// A form in, XML out.
     Query,
 }
@@ -32,7 +34,12 @@ impl Codec {
     pub fn of(info: &OperationInfo, content_type: Option<&str>) -> Codec {
         match info.service.protocol {
             Protocol::Query => Codec::Query,
-            Protocol::RpcCbor => Codec::Cbor,
+            // The newest protocol of such a service is RPC; its older SDKs still speak its older ones.
+            Protocol::RpcCbor => match content_type.map(str::trim) {
+                Some(t) if t.starts_with("application/x-amz-json") => Codec::Json,
+                Some(t) if t.starts_with("application/cbor") => Codec::RpcCbor,
+                _ => Codec::Query,
+            },
             Protocol::AwsJson if content_type.is_some_and(|t| t.trim().starts_with("application/x-amz-cbor")) => {
                 Codec::Cbor
             }
@@ -68,6 +75,7 @@ pub fn decode<I: Structure>(
         }
         Codec::Json => (json::parse(body).map_err(malformed)?, Notation::Json),
         Codec::Cbor => (cbor::parse(body).map_err(malformed)?, Notation::Cbor),
+        Codec::RpcCbor => (cbor::parse_rpc(body).map_err(malformed)?, Notation::RpcCbor),
         Codec::Query => {
             form = parse_form(body)?;
             (query::gather(&form, I::schema()), Notation::Text)
@@ -166,25 +174,54 @@ pub fn encode<O: Structure>(
     reply.body = match (stream, codec) {
         (Some(stream), _) => RawBody::Stream(stream),
         // An operation without an output answers nothing in aws-json and an empty object in rest-json.
-        (None, Codec::Json | Codec::Cbor) if value == Value::Null => RawBody::Bytes(match info.service.protocol {
-            Protocol::RestJson => Bytes::from_static(b"{}"),
-            _ => Bytes::new(),
-        }),
+        (None, Codec::Json | Codec::Cbor | Codec::RpcCbor) if value == Value::Null => {
+            RawBody::Bytes(match info.service.protocol {
+                Protocol::RestJson => Bytes::from_static(b"{}"),
+                _ => Bytes::new(),
+            })
+        }
         (None, Codec::Json) => RawBody::Bytes(json::write(&value, schema).into()),
         (None, Codec::Cbor) => RawBody::Bytes(cbor::write(&value, schema).into()),
+        (None, Codec::RpcCbor) => RawBody::Bytes(cbor::write_rpc(&value, schema).into()),
         (None, Codec::Query) => RawBody::Bytes(query::write(info, &value, schema, request_id).into()),
     };
+    if codec == Codec::RpcCbor {
+        reply.headers.push(rpc_cbor_header());
+    }
+    add_checksum(info, &mut reply);
     reply
 }
 
+/// What every answer of the protocol rpc-v2-cbor carries.
+pub(crate) fn rpc_cbor_header() -> (Cow<'static, str>, String) {
+    (Cow::Borrowed("smithy-protocol"), "rpc-v2-cbor".to_owned())
+}
+
+/// DynamoDB's SDKs compare it with the body.
+pub(crate) fn add_checksum(info: &OperationInfo, reply: &mut RawReply) {
+    if let (DYNAMODB, RawBody::Bytes(body)) = (info.service.name, &reply.body) {
+        let checksum = crc32fast::hash(body).to_string();
+        reply.headers.push((Cow::Borrowed("x-amz-crc32"), checksum));
+    }
+}
+
+/// The model's name of the service whose answers carry a checksum.
+pub(crate) const DYNAMODB: &str = "dynamodb";
+
 /// How CBOR answers of Kinesis are labelled.
 pub(crate) const CBOR_CONTENT_TYPE: &str = "application/x-amz-cbor-1.1";
+
+/// How answers of the protocol rpc-v2-cbor are labelled.
+pub(crate) const RPC_CBOR_CONTENT_TYPE: &str = "application/cbor";
 
 fn content_type(info: &OperationInfo, codec: Codec) -> Cow<'static, str> {
     match (codec, info.service.protocol) {
         (Codec::Query, _) => Cow::Borrowed("text/xml"),
         (Codec::Cbor, _) => Cow::Borrowed(CBOR_CONTENT_TYPE),
-        (Codec::Json, Protocol::AwsJson) => Cow::Owned(format!("application/x-amz-json-{}", info.service.json_version)),
+        (Codec::RpcCbor, _) => Cow::Borrowed(RPC_CBOR_CONTENT_TYPE),
+        (Codec::Json, Protocol::AwsJson | Protocol::RpcCbor) => {
+            Cow::Owned(format!("application/x-amz-json-{}", info.service.json_version))
+        }
         (Codec::Json, _) => Cow::Borrowed("application/json"),
     }
 }

@@ -20,6 +20,8 @@ pub enum Notation {
     Json,
     /// Numbers as numbers, times as tagged milliseconds, blobs as bytes.
     Cbor,
+    /// The same, but an untagged time is seconds.
+    RpcCbor,
     /// Everything as text: headers and forms. Times as epoch seconds or ISO 8601.
     Text,
 }
@@ -352,7 +354,9 @@ fn real(value: &Value<'_>, textual: bool) -> Option<f64> {
 
 fn blob(value: Value<'_>, notation: Notation) -> Option<Bytes> {
     match value {
-        Value::Text(text) if notation != Notation::Cbor => STANDARD.decode(text.as_bytes()).ok().map(Bytes::from),
+        Value::Text(text) if !matches!(notation, Notation::Cbor | Notation::RpcCbor) => {
+            STANDARD.decode(text.as_bytes()).ok().map(Bytes::from)
+        }
         Value::Blob(bytes) => Some(bytes),
         _ => None,
     }

@@ -6,7 +6,7 @@ use base::{ApiError, Caller, Fault};
 use bytes::Bytes;
 
 use crate::cbor;
-use crate::codec::{CBOR_CONTENT_TYPE, Codec};
+use crate::codec::{CBOR_CONTENT_TYPE, Codec, DYNAMODB, RPC_CBOR_CONTENT_TYPE, add_checksum, rpc_cbor_header};
 use crate::conform::{Malformed, Violations};
 use crate::generated::reasons::REASONS;
 use crate::json;
@@ -79,8 +79,11 @@ pub fn render_unrouted_error(error: &ApiError, protocol: Protocol, request_id: &
         protocol,
         json_version: "1.1",
         xml_namespace: "",
-        rekognition: false,
-        cbor: false,
+        service: "",
+        cbor: match protocol {
+            Protocol::RpcCbor => Some(RPC_CBOR_CONTENT_TYPE),
+            _ => None,
+        },
     };
     render(error, None, &dialect, request_id)
 }
@@ -90,18 +93,28 @@ struct Dialect {
     protocol: Protocol,
     json_version: &'static str,
     xml_namespace: &'static str,
-    rekognition: bool,
-    cbor: bool,
+    /// The model's name of the service; empty where it is not known.
+    service: &'static str,
+    /// How a body in CBOR is labelled.
+    cbor: Option<&'static str>,
 }
 
 impl Dialect {
     fn of(service: &ServiceInfo, codec: Codec) -> Self {
         Dialect {
-            protocol: service.protocol,
+            protocol: match (service.protocol, codec) {
+                (Protocol::RpcCbor, Codec::Json) => Protocol::AwsJson,
+                (Protocol::RpcCbor, Codec::Query) => Protocol::Query,
+                (protocol, _) => protocol,
+            },
             json_version: service.json_version,
             xml_namespace: service.xml_namespace,
-            rekognition: service.name == "rekognition",
-            cbor: codec == Codec::Cbor,
+            service: service.name,
+            cbor: match codec {
+                Codec::Cbor => Some(CBOR_CONTENT_TYPE),
+                Codec::RpcCbor => Some(RPC_CBOR_CONTENT_TYPE),
+                _ => None,
+            },
         }
     }
 }
@@ -124,12 +137,13 @@ fn render(error: &ApiError, info: Option<&OperationInfo>, dialect: &Dialect, req
             crowd: None,
         };
     }
-    if dialect.cbor {
-        let body = cbor::write_texts(&[("__type", error.code.as_ref()), ("message", &error.message)]);
+    let type_name = type_name(error, dialect.service);
+    if let Some(content_type) = dialect.cbor {
+        let body = cbor::write_texts(&[("__type", &type_name), ("message", &error.message)]);
         return RawReply {
             status,
-            content_type: Cow::Borrowed(CBOR_CONTENT_TYPE),
-            headers: type_headers(error),
+            content_type: Cow::Borrowed(content_type),
+            headers: headers(error, status, dialect),
             body: RawBody::Bytes(Bytes::from(body)),
             crowd: None,
         };
@@ -141,8 +155,8 @@ fn render(error: &ApiError, info: Option<&OperationInfo>, dialect: &Dialect, req
             Cow::Borrowed("application/json")
         }
         _ => {
-            members.push(("__type", &error.code));
-            if dialect.rekognition {
+            members.push(("__type", &type_name));
+            if dialect.service == "rekognition" {
                 members.extend([("Code", error.code.as_ref()), ("Logref", request_id)]);
             } else {
                 members.push(("message", &error.message));
@@ -151,13 +165,47 @@ fn render(error: &ApiError, info: Option<&OperationInfo>, dialect: &Dialect, req
             Cow::Owned(format!("application/x-amz-json-{}", dialect.json_version))
         }
     };
-    RawReply {
+    let mut reply = RawReply {
         status,
         content_type,
-        headers: type_headers(error),
+        headers: headers(error, status, dialect),
         body: RawBody::Bytes(Bytes::from(object(&members, &error.members))),
         crowd: None,
+    };
+    if let Some(info) = info {
+        add_checksum(info, &mut reply);
     }
+    reply
+}
+
+/// How the service names an error in a body. DynamoDB's clients look for the name behind its namespace; CloudWatch's errors
+/// have one name in forms, which is their code here, and another in every newer protocol.
+fn type_name(error: &ApiError, service: &str) -> String {
+    let code = error.code.as_ref();
+    match (service, code) {
+        (DYNAMODB, "ValidationException") => format!("com.amazon.coral.validate#{code}"),
+        (DYNAMODB, _) if COMMON.iter().any(|(common, _)| *common == code) => format!("com.amazon.coral.service#{code}"),
+        (DYNAMODB, _) => format!("com.amazonaws.dynamodb.v20120810#{code}"),
+        (CLOUDWATCH, "InternalServiceError") => "InternalServiceFault".to_owned(),
+        (CLOUDWATCH, "MissingParameter") => "MissingRequiredParameterException".to_owned(),
+        (CLOUDWATCH, "InvalidParameterValue" | "InvalidParameterCombination") => format!("{code}Exception"),
+        _ => code.to_owned(),
+    }
+}
+
+const CLOUDWATCH: &str = "cloudwatch";
+
+fn headers(error: &ApiError, status: u16, dialect: &Dialect) -> Vec<(Cow<'static, str>, String)> {
+    let mut headers = type_headers(error);
+    if dialect.service == CLOUDWATCH {
+        // What the error is called in forms, for SDKs that went over to a newer protocol.
+        let whose = if status < 500 { "Sender" } else { "Receiver" };
+        headers.push((Cow::Borrowed("x-amzn-query-error"), format!("{};{whose}", error.code)));
+    }
+    if dialect.cbor == Some(RPC_CBOR_CONTENT_TYPE) {
+        headers.push(rpc_cbor_header());
+    }
+    headers
 }
 
 /// boto3 reads the first, the documentation of Kinesis Video names the second.
@@ -200,6 +248,7 @@ pub(crate) fn violated(info: &OperationInfo, violations: &Violations) -> ApiErro
         ("kinesisvideo", _) => "InvalidArgumentException",
         ("rekognition", _) => "InvalidParameterException",
         (_, Protocol::Query) => "ValidationError",
+        ("monitoring", _) => "InvalidParameterValue",
         _ => "ValidationException",
     };
     ApiError::client(code, violations.to_string())
@@ -226,6 +275,7 @@ pub(crate) fn not_implemented(info: &OperationInfo) -> ApiError {
     const PREFERRED: &[&str] = &[
         "InvalidArgumentException",
         "InvalidParameterException",
+        "InvalidParameterValue",
         "InvalidRequestException",
         "ValidationException",
         "UnsupportedOperationException",
@@ -234,7 +284,7 @@ pub(crate) fn not_implemented(info: &OperationInfo) -> ApiError {
         .iter()
         .find(|code| info.declares(code))
         .copied()
-        .or_else(|| info.errors.first().map(|(code, _)| *code))
+        .or_else(|| info.errors.iter().find(|(_, status)| *status < 500).map(|(code, _)| *code))
         .unwrap_or("UnknownOperationException");
     let name = info.name;
     let why = why_not(info).map_or(String::new(), |why| format!(": {why}"));

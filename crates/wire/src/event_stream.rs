@@ -10,7 +10,7 @@ use base::{ApiError, ByteStream, StreamError};
 use bytes::Bytes;
 use futures_util::Stream;
 
-use crate::codec::{CBOR_CONTENT_TYPE, Codec};
+use crate::codec::{CBOR_CONTENT_TYPE, Codec, RPC_CBOR_CONTENT_TYPE};
 use crate::schema::Schema;
 use crate::shape::{Mismatch, Shape, Structure};
 use crate::value::Value;
@@ -74,6 +74,7 @@ fn document<S: Structure>(codec: Codec, shape: &S) -> Vec<u8> {
     let (value, schema) = (shape.to_value(), S::schema());
     match codec {
         Codec::Cbor => cbor::write(&value, schema),
+        Codec::RpcCbor => cbor::write_rpc(&value, schema),
         Codec::Json | Codec::Query => json::write(&value, schema),
     }
 }
@@ -85,7 +86,7 @@ fn event<E: Structure>(codec: Codec, event: &E) -> Bytes {
 
 fn exception(codec: Codec, error: &ApiError) -> Bytes {
     let payload = match codec {
-        Codec::Cbor => cbor::write_texts(&[("message", &error.message)]),
+        Codec::Cbor | Codec::RpcCbor => cbor::write_texts(&[("message", &error.message)]),
         Codec::Json | Codec::Query => {
             let mut text = b"{\"message\":".to_vec();
             json::write_text(&mut text, &error.message);
@@ -103,6 +104,7 @@ fn headers<'a>(message: &'a str, name: &'a str, codec: Codec) -> [(&'static str,
     };
     let content = match codec {
         Codec::Cbor => CBOR_CONTENT_TYPE,
+        Codec::RpcCbor => RPC_CBOR_CONTENT_TYPE,
         Codec::Json | Codec::Query => "application/x-amz-json-1.1",
     };
     [(kind, name), (":content-type", content), (":message-type", message)]

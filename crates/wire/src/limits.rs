@@ -4,8 +4,9 @@
 /// thousand; beyond this limit a body of `[[],[],...` would take twenty times its size in memory.
 pub const DOCUMENT_NODES_MAX: usize = 262_144;
 
-/// Nesting of one document. The deepest request shape of the models has nine levels; DynamoDB documents may have 32.
-pub const DOCUMENT_DEPTH_MAX: usize = 48;
+/// Nesting of one document. The deepest request shape of the models has nine levels; a document of DynamoDB may have 32, each of
+/// them two here.
+pub const DOCUMENT_DEPTH_MAX: usize = 80;
 
 /// Violations listed in one message; AWS's own message lists all, which a caller could make as long as the body.
 pub const VIOLATIONS_MAX: usize = 10;
@@ -13,8 +14,9 @@ pub const VIOLATIONS_MAX: usize = 10;
 /// Characters of a value that are quoted in a message.
 pub const QUOTED_CHARS_MAX: usize = 256;
 
-/// Pairs of a form body; AWS's longest list in a query request here is 50 tags of two pairs each.
-pub const FORM_PAIRS_MAX: usize = 1000;
+/// Pairs of a form body. The longest list is that of PutMetricData: 1000 metrics, of which a consumer library sends 200 at once
+/// with a dozen pairs each.
+pub const FORM_PAIRS_MAX: usize = 32_768;
 
 const MIB: usize = 1024 * 1024;
 

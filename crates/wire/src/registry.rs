@@ -130,8 +130,13 @@ fn find(address: &Address<'_>) -> Result<&'static OperationInfo, Unresolved> {
     if let Some(target) = address.target {
         return by_target(target, address.scope_service);
     }
+    if let Some((service, operation)) = rpc_path(address.path) {
+        return by_rpc(service, operation, address.scope_service);
+    }
     let in_scope = |service: &ServiceInfo| address.scope_service.is_none_or(|scope| scope == service.signing_name);
-    let query = SERVICES.iter().find(|s| s.protocol == Protocol::Query && in_scope(s));
+    let query = SERVICES
+        .iter()
+        .find(|s| matches!(s.protocol, Protocol::Query | Protocol::RpcCbor) && in_scope(s));
     if let (Some(action), Some(service)) = (address.action, query) {
         let found = service.operations.iter().find(|o| o.name == action);
         return found.ok_or_else(|| Unresolved {
@@ -154,7 +159,7 @@ fn by_target(target: &str, scope: Option<&str>) -> Result<&'static OperationInfo
     let found = target.split_once('.').and_then(|(prefix, name)| {
         let service = SERVICES
             .iter()
-            .find(|s| s.protocol == Protocol::AwsJson && s.target_prefix == prefix)?;
+            .find(|s| matches!(s.protocol, Protocol::AwsJson | Protocol::RpcCbor) && s.target_prefix == prefix)?;
         let signed_for_it = scope.is_none_or(|scope| scope == service.signing_name);
         service.operations.iter().find(|o| o.name == name && signed_for_it)
     });
@@ -164,15 +169,41 @@ fn by_target(target: &str, scope: Option<&str>) -> Result<&'static OperationInfo
     })
 }
 
+/// `/service/SERVICE/operation/OPERATION`, perhaps behind more: the path of the protocol rpc-v2-cbor.
+fn rpc_path(path: &str) -> Option<(&str, &str)> {
+    let (before, operation) = path.rsplit_once("/operation/")?;
+    let (_, service) = before.rsplit_once("/service/")?;
+    Some((service, operation))
+}
+
+fn by_rpc(service: &str, operation: &str, scope: Option<&str>) -> Result<&'static OperationInfo, Unresolved> {
+    let service_of = |s: &&&ServiceInfo| {
+        s.protocol == Protocol::RpcCbor
+            && s.target_prefix == service
+            && scope.is_none_or(|scope| scope == s.signing_name)
+    };
+    let found = SERVICES.iter().find(service_of);
+    let found = found.and_then(|s| s.operations.iter().find(|o| o.name == operation));
+    found.ok_or_else(|| Unresolved {
+        error: ApiError::client("UnknownOperationException", "There is no such operation."),
+        protocol: Protocol::RpcCbor,
+    })
+}
+
 fn unknown(address: &Address<'_>, known_path: bool) -> Unresolved {
     let signed_for = |protocol| {
         let mut services = SERVICES.iter().filter(|s| s.protocol == protocol);
         services.any(|s| Some(s.signing_name) == address.scope_service)
     };
-    let protocol = [Protocol::AwsJson, Protocol::Query]
+    let protocol = [Protocol::AwsJson, Protocol::Query, Protocol::RpcCbor]
         .into_iter()
         .find(|p| signed_for(*p))
         .unwrap_or(Protocol::RestJson);
+    // Without the path of the newer protocol it speaks the older one.
+    let protocol = match protocol {
+        Protocol::RpcCbor => Protocol::Query,
+        other => other,
+    };
     let (method, path) = (address.method, address.path);
     let error = match protocol {
         Protocol::Query => ApiError::client("MissingAction", "The request names no Action."),

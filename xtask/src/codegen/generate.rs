@@ -75,7 +75,7 @@ fn shapes(model: &Model) -> Outcome<GeneratedFile> {
     }
     let mut markers = String::new();
     for (index, (name, operation)) in model.operations.iter().enumerate() {
-        if model.side(operation, "input").is_none() && operation.get("access").is_some() {
+        if !model.is_shaped(name) || model.side(operation, "input").is_none() && operation.get("access").is_some() {
             continue;
         }
         let side = |side| match model.side(operation, side) {

@@ -12,7 +12,7 @@ pub struct Model {
     /// What the generator adds to the model.
     pub service: &'static Service,
     metadata: Map<String, Value>,
-    /// The chosen operations by name.
+    /// The operations by name.
     pub operations: BTreeMap<String, Value>,
     shapes: BTreeMap<String, Value>,
 }
@@ -47,13 +47,10 @@ impl Model {
         if let Some(supplement) = service.supplement {
             model.merge(&serde_json::from_str(supplement).map_err(|e| format!("supplement: {e}"))?)?;
         }
-        for wanted in service.only {
+        for wanted in service.shaped {
             if !model.operations.contains_key(*wanted) {
                 return Err(format!("the model has no operation {wanted}"));
             }
-        }
-        if !service.only.is_empty() {
-            model.operations.retain(|name, _| service.only.contains(&name.as_str()));
         }
         Ok(model)
     }
@@ -64,6 +61,11 @@ impl Model {
             into.extend(entries.iter().map(|(name, value)| (name.clone(), value.clone())));
         }
         Ok(())
+    }
+
+    /// True when the operation's shapes are generated.
+    pub fn is_shaped(&self, operation: &str) -> bool {
+        self.service.shaped.is_empty() || self.service.shaped.contains(&operation)
     }
 
     /// A text of the model's metadata; empty where absent.
@@ -198,10 +200,8 @@ impl Model {
     /// Every shape reachable from the operations' inputs and outputs; errors, streams and their wrappers left out.
     pub fn reachable(&self) -> Outcome<BTreeSet<&str>> {
         let mut found = BTreeSet::new();
-        let sides = self
-            .operations
-            .values()
-            .flat_map(|o| [self.side(o, "input"), self.side(o, "output")]);
+        let shaped = self.operations.iter().filter(|(name, _)| self.is_shaped(name));
+        let sides = shaped.flat_map(|(_, o)| [self.side(o, "input"), self.side(o, "output")]);
         let mut queue: Vec<&str> = sides.flatten().collect();
         while let Some(name) = queue.pop() {
             let exception = self.shape(name)?.get("exception").is_some();

@@ -81,7 +81,7 @@ fn row(rows: &mut String, model: &Model, name: &str, operation: &Value) -> Outco
         "OperationInfo {{\nservice: &SERVICE,\nname: {name:?},\nmethod: {:?},\npaths: &{paths:?},\naction: \"{}:{name}\",\n\
          access: Access::{access},\nresource: {},\nerrors: &{:?},\nrequest_stream: {},\nreply_stream: {},\nidempotent: {idempotent},\n}},",
         http("method").ok_or("no method")?,
-        model.signing_name(),
+        service.action_prefix.unwrap_or(model.signing_name()),
         resource(service, model, name, input)?,
         model.errors(operation)?,
         model.has_stream(input)?,

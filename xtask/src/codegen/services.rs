@@ -11,8 +11,11 @@ pub struct Service {
     pub module: &'static str,
     /// Cargo feature that the shapes stand behind; the operation tables are always there.
     pub feature: &'static str,
-    /// The operations to take; empty for all.
-    pub only: &'static [&'static str],
+    /// The operations whose shapes are generated; empty for all. The others are in the operation table alone, so that they
+    /// answer that they are not implemented.
+    pub shaped: &'static [&'static str],
+    /// What stands before the colon of a policy's action, where it is not the signing name.
+    pub action_prefix: Option<&'static str>,
     /// Operations and shapes that are in no model, in a model's form.
     pub supplement: Option<&'static str>,
     /// Members that name the resource of a request, by priority: the name, and for names (not ARNs) the text around it.
@@ -30,7 +33,8 @@ const PLAIN: Service = Service {
     version: "",
     module: "",
     feature: "",
-    only: &[],
+    shaped: &[],
+    action_prefix: None,
     supplement: None,
     resources: &[],
     optional: &[],
@@ -69,14 +73,18 @@ const REKOGNITION: &[(&str, Option<(&str, &str)>)] = &[
     ("Name", Some(("streamprocessor/", ""))),
 ];
 
-/// The operations of DynamoDB that the Kinesis Client Library calls for its leases.
-const LEASE_TABLE_OPERATIONS: &[&str] = &[
+/// The operations of DynamoDB that keep tables and items; the Kinesis Client Library calls some of them for its leases.
+const TABLE_OPERATIONS: &[&str] = &[
+    "BatchGetItem",
     "BatchWriteItem",
     "CreateTable",
     "DeleteItem",
     "DeleteTable",
     "DescribeContinuousBackups",
+    "DescribeEndpoints",
+    "DescribeLimits",
     "DescribeTable",
+    "DescribeTimeToLive",
     "GetItem",
     "ListTables",
     "ListTagsOfResource",
@@ -84,10 +92,13 @@ const LEASE_TABLE_OPERATIONS: &[&str] = &[
     "Query",
     "Scan",
     "TagResource",
+    "TransactGetItems",
     "TransactWriteItems",
+    "UntagResource",
     "UpdateContinuousBackups",
     "UpdateItem",
     "UpdateTable",
+    "UpdateTimeToLive",
 ];
 
 /// Every service of the mission.
@@ -188,13 +199,21 @@ pub const SERVICES: &[Service] = &[
         version: "2012-08-10",
         module: "dynamodb",
         feature: "dynamodb",
-        only: LEASE_TABLE_OPERATIONS,
+        shaped: TABLE_OPERATIONS,
         resources: &[
             ("TableArn", None),
             ("ResourceArn", None),
             ("TableName", Some(("table/", ""))),
         ],
-        by_handler: &["BatchWriteItem", "TransactWriteItems"],
+        // Several tables, or an index of one.
+        by_handler: &[
+            "BatchGetItem",
+            "BatchWriteItem",
+            "Query",
+            "Scan",
+            "TransactGetItems",
+            "TransactWriteItems",
+        ],
         ..PLAIN
     },
     Service {
@@ -202,7 +221,8 @@ pub const SERVICES: &[Service] = &[
         version: "2010-08-01",
         module: "cloudwatch",
         feature: "cloudwatch",
-        only: &["PutMetricData"],
+        shaped: &["PutMetricData"],
+        action_prefix: Some("cloudwatch"),
         ..PLAIN
     },
 ];

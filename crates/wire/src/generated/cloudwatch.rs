@@ -105,7 +105,7 @@ pub mod op {
         "monitoring",
         super::PutMetricDataInput,
         (),
-        &OPERATIONS[0]
+        &OPERATIONS[47]
     );
 }
 

@@ -57,6 +57,23 @@ structure! {
 
 structure! {
     #[derive(Default)]
+    BatchGetItemInput {
+        request_items: BTreeMap<String, KeysAndAttributes>,
+        return_consumed_capacity: Option<ReturnConsumedCapacity>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    BatchGetItemOutput {
+        consumed_capacity: Option<Vec<ConsumedCapacity>>,
+        responses: Option<BTreeMap<String, Vec<BTreeMap<String, AttributeValue>>>>,
+        unprocessed_keys: Option<BTreeMap<String, KeysAndAttributes>>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
     BatchWriteItemInput {
         request_items: BTreeMap<String, Vec<WriteRequest>>,
         return_consumed_capacity: Option<ReturnConsumedCapacity>,
@@ -345,6 +362,35 @@ structure! {
 
 structure! {
     #[derive(Default)]
+    DescribeEndpointsRequest {
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    DescribeEndpointsResponse {
+        endpoints: Vec<Endpoint>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    DescribeLimitsInput {
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    DescribeLimitsOutput {
+        account_max_read_capacity_units: Option<i64>,
+        account_max_write_capacity_units: Option<i64>,
+        table_max_read_capacity_units: Option<i64>,
+        table_max_write_capacity_units: Option<i64>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
     DescribeTableInput {
         table_name: String,
     }
@@ -354,6 +400,20 @@ structure! {
     #[derive(Default)]
     DescribeTableOutput {
         table: Option<TableDescription>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    DescribeTimeToLiveInput {
+        table_name: String,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    DescribeTimeToLiveOutput {
+        time_to_live_description: Option<TimeToLiveDescription>,
     }
 }
 
@@ -372,11 +432,29 @@ enumeration! {
 
 structure! {
     #[derive(Default)]
+    Endpoint {
+        address: String,
+        cache_period_in_minutes: i64,
+    }
+}
+
+structure! {
+    #[derive(Default)]
     ExpectedAttributeValue {
         attribute_value_list: Option<Vec<AttributeValue>>,
         comparison_operator: Option<ComparisonOperator>,
         exists: Option<bool>,
         value: Option<AttributeValue>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    Get {
+        expression_attribute_names: Option<BTreeMap<String, String>>,
+        key: BTreeMap<String, AttributeValue>,
+        projection_expression: Option<String>,
+        table_name: String,
     }
 }
 
@@ -490,6 +568,13 @@ structure! {
 }
 
 structure! {
+    #[derive(Default)]
+    ItemResponse {
+        item: Option<BTreeMap<String, AttributeValue>>,
+    }
+}
+
+structure! {
     KeySchemaElement {
         attribute_name: String,
         key_type: KeyType,
@@ -500,6 +585,17 @@ enumeration! {
     KeyType {
         Hash = "HASH",
         Range = "RANGE",
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    KeysAndAttributes {
+        attributes_to_get: Option<Vec<String>>,
+        consistent_read: Option<bool>,
+        expression_attribute_names: Option<BTreeMap<String, String>>,
+        keys: Vec<BTreeMap<String, AttributeValue>>,
+        projection_expression: Option<String>,
     }
 }
 
@@ -1037,6 +1133,54 @@ structure! {
 
 structure! {
     #[derive(Default)]
+    TimeToLiveDescription {
+        attribute_name: Option<String>,
+        time_to_live_status: Option<TimeToLiveStatus>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    TimeToLiveSpecification {
+        attribute_name: String,
+        enabled: bool,
+    }
+}
+
+enumeration! {
+    TimeToLiveStatus {
+        Enabling = "ENABLING",
+        Disabling = "DISABLING",
+        Enabled = "ENABLED",
+        Disabled = "DISABLED",
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    TransactGetItem {
+        get: Get,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    TransactGetItemsInput {
+        return_consumed_capacity: Option<ReturnConsumedCapacity>,
+        transact_items: Vec<TransactGetItem>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    TransactGetItemsOutput {
+        consumed_capacity: Option<Vec<ConsumedCapacity>>,
+        responses: Option<Vec<ItemResponse>>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
     TransactWriteItem {
         condition_check: Option<ConditionCheck>,
         delete: Option<Delete>,
@@ -1060,6 +1204,14 @@ structure! {
     TransactWriteItemsOutput {
         consumed_capacity: Option<Vec<ConsumedCapacity>>,
         item_collection_metrics: Option<BTreeMap<String, Vec<ItemCollectionMetrics>>>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    UntagResourceInput {
+        resource_arn: String,
+        tag_keys: Vec<String>,
     }
 }
 
@@ -1173,6 +1325,21 @@ structure! {
 
 structure! {
     #[derive(Default)]
+    UpdateTimeToLiveInput {
+        table_name: String,
+        time_to_live_specification: TimeToLiveSpecification,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    UpdateTimeToLiveOutput {
+        time_to_live_specification: Option<TimeToLiveSpecification>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
     VectorAttributeDefinition {
         attribute_name: String,
     }
@@ -1259,111 +1426,160 @@ pub mod op {
     use crate::shape::operation;
 
     operation!(
+        BatchGetItem,
+        "dynamodb",
+        super::BatchGetItemInput,
+        super::BatchGetItemOutput,
+        &OPERATIONS[1]
+    );
+    operation!(
         BatchWriteItem,
         "dynamodb",
         super::BatchWriteItemInput,
         super::BatchWriteItemOutput,
-        &OPERATIONS[0]
+        &OPERATIONS[2]
     );
     operation!(
         CreateTable,
         "dynamodb",
         super::CreateTableInput,
         super::CreateTableOutput,
-        &OPERATIONS[1]
+        &OPERATIONS[6]
     );
     operation!(
         DeleteItem,
         "dynamodb",
         super::DeleteItemInput,
         super::DeleteItemOutput,
-        &OPERATIONS[2]
+        &OPERATIONS[8]
     );
     operation!(
         DeleteTable,
         "dynamodb",
         super::DeleteTableInput,
         super::DeleteTableOutput,
-        &OPERATIONS[3]
+        &OPERATIONS[10]
     );
     operation!(
         DescribeContinuousBackups,
         "dynamodb",
         super::DescribeContinuousBackupsInput,
         super::DescribeContinuousBackupsOutput,
-        &OPERATIONS[4]
+        &OPERATIONS[13]
+    );
+    operation!(
+        DescribeEndpoints,
+        "dynamodb",
+        super::DescribeEndpointsRequest,
+        super::DescribeEndpointsResponse,
+        &OPERATIONS[15]
+    );
+    operation!(
+        DescribeLimits,
+        "dynamodb",
+        super::DescribeLimitsInput,
+        super::DescribeLimitsOutput,
+        &OPERATIONS[21]
     );
     operation!(
         DescribeTable,
         "dynamodb",
         super::DescribeTableInput,
         super::DescribeTableOutput,
-        &OPERATIONS[5]
+        &OPERATIONS[22]
+    );
+    operation!(
+        DescribeTimeToLive,
+        "dynamodb",
+        super::DescribeTimeToLiveInput,
+        super::DescribeTimeToLiveOutput,
+        &OPERATIONS[24]
     );
     operation!(
         GetItem,
         "dynamodb",
         super::GetItemInput,
         super::GetItemOutput,
-        &OPERATIONS[6]
+        &OPERATIONS[30]
     );
     operation!(
         ListTables,
         "dynamodb",
         super::ListTablesInput,
         super::ListTablesOutput,
-        &OPERATIONS[7]
+        &OPERATIONS[39]
     );
     operation!(
         ListTagsOfResource,
         "dynamodb",
         super::ListTagsOfResourceInput,
         super::ListTagsOfResourceOutput,
-        &OPERATIONS[8]
+        &OPERATIONS[40]
     );
     operation!(
         PutItem,
         "dynamodb",
         super::PutItemInput,
         super::PutItemOutput,
-        &OPERATIONS[9]
+        &OPERATIONS[41]
     );
     operation!(
         Query,
         "dynamodb",
         super::QueryInput,
         super::QueryOutput,
-        &OPERATIONS[10]
+        &OPERATIONS[43]
     );
-    operation!(Scan, "dynamodb", super::ScanInput, super::ScanOutput, &OPERATIONS[11]);
-    operation!(TagResource, "dynamodb", super::TagResourceInput, (), &OPERATIONS[12]);
+    operation!(Scan, "dynamodb", super::ScanInput, super::ScanOutput, &OPERATIONS[46]);
+    operation!(TagResource, "dynamodb", super::TagResourceInput, (), &OPERATIONS[49]);
+    operation!(
+        TransactGetItems,
+        "dynamodb",
+        super::TransactGetItemsInput,
+        super::TransactGetItemsOutput,
+        &OPERATIONS[50]
+    );
     operation!(
         TransactWriteItems,
         "dynamodb",
         super::TransactWriteItemsInput,
         super::TransactWriteItemsOutput,
-        &OPERATIONS[13]
+        &OPERATIONS[51]
+    );
+    operation!(
+        UntagResource,
+        "dynamodb",
+        super::UntagResourceInput,
+        (),
+        &OPERATIONS[52]
     );
     operation!(
         UpdateContinuousBackups,
         "dynamodb",
         super::UpdateContinuousBackupsInput,
         super::UpdateContinuousBackupsOutput,
-        &OPERATIONS[14]
+        &OPERATIONS[53]
     );
     operation!(
         UpdateItem,
         "dynamodb",
         super::UpdateItemInput,
         super::UpdateItemOutput,
-        &OPERATIONS[15]
+        &OPERATIONS[57]
     );
     operation!(
         UpdateTable,
         "dynamodb",
         super::UpdateTableInput,
         super::UpdateTableOutput,
-        &OPERATIONS[16]
+        &OPERATIONS[59]
+    );
+    operation!(
+        UpdateTimeToLive,
+        "dynamodb",
+        super::UpdateTimeToLiveInput,
+        super::UpdateTimeToLiveOutput,
+        &OPERATIONS[61]
     );
 }
 
@@ -1414,6 +1630,24 @@ mod schema {
     );
     pub static Backfilling: Schema = Schema::new("Backfilling", Kind::Boolean);
     pub static BackupArn: Schema = Schema::text("BackupArn", length(37, 1024));
+    pub static BatchGetItemInput: Schema = Schema::structure(
+        "BatchGetItemInput",
+        &[
+            required("RequestItems", &BatchGetRequestMap),
+            optional("ReturnConsumedCapacity", &ReturnConsumedCapacity),
+        ],
+    );
+    pub static BatchGetItemOutput: Schema = Schema::structure(
+        "BatchGetItemOutput",
+        &[
+            optional("ConsumedCapacity", &ConsumedCapacityMultiple),
+            optional("Responses", &BatchGetResponseMap),
+            optional("UnprocessedKeys", &BatchGetRequestMap),
+        ],
+    );
+    pub static BatchGetRequestMap: Schema =
+        Schema::map("BatchGetRequestMap", &TableArn, &KeysAndAttributes, length(1, 100));
+    pub static BatchGetResponseMap: Schema = Schema::map("BatchGetResponseMap", &TableArn, &ItemList, ANY);
     pub static BatchWriteItemInput: Schema = Schema::structure(
         "BatchWriteItemInput",
         &[
@@ -1650,10 +1884,29 @@ mod schema {
         "DescribeContinuousBackupsOutput",
         &[optional("ContinuousBackupsDescription", &ContinuousBackupsDescription)],
     );
+    pub static DescribeEndpointsRequest: Schema = Schema::structure("DescribeEndpointsRequest", &[]);
+    pub static DescribeEndpointsResponse: Schema =
+        Schema::structure("DescribeEndpointsResponse", &[required("Endpoints", &Endpoints)]);
+    pub static DescribeLimitsInput: Schema = Schema::structure("DescribeLimitsInput", &[]);
+    pub static DescribeLimitsOutput: Schema = Schema::structure(
+        "DescribeLimitsOutput",
+        &[
+            optional("AccountMaxReadCapacityUnits", &PositiveLongObject),
+            optional("AccountMaxWriteCapacityUnits", &PositiveLongObject),
+            optional("TableMaxReadCapacityUnits", &PositiveLongObject),
+            optional("TableMaxWriteCapacityUnits", &PositiveLongObject),
+        ],
+    );
     pub static DescribeTableInput: Schema =
         Schema::structure("DescribeTableInput", &[required("TableName", &TableArn)]);
     pub static DescribeTableOutput: Schema =
         Schema::structure("DescribeTableOutput", &[optional("Table", &TableDescription)]);
+    pub static DescribeTimeToLiveInput: Schema =
+        Schema::structure("DescribeTimeToLiveInput", &[required("TableName", &TableArn)]);
+    pub static DescribeTimeToLiveOutput: Schema = Schema::structure(
+        "DescribeTimeToLiveOutput",
+        &[optional("TimeToLiveDescription", &TimeToLiveDescription)],
+    );
     pub static DisassociateReplicationGroupMemberAction: Schema = Schema::structure(
         "DisassociateReplicationGroupMemberAction",
         &[
@@ -1663,6 +1916,14 @@ mod schema {
     );
     pub static DisassociationMode: Schema = Schema::enumeration("DisassociationMode", &["WAIT_FOR_REPLICATION"]);
     pub static DisassociationProtectionEnabled: Schema = Schema::new("DisassociationProtectionEnabled", Kind::Boolean);
+    pub static Endpoint: Schema = Schema::structure(
+        "Endpoint",
+        &[
+            required("Address", &StringShape),
+            required("CachePeriodInMinutes", &Long),
+        ],
+    );
+    pub static Endpoints: Schema = Schema::list("Endpoints", &Endpoint, ANY);
     pub static ExpectedAttributeMap: Schema =
         Schema::map("ExpectedAttributeMap", &AttributeName, &ExpectedAttributeValue, ANY);
     pub static ExpectedAttributeValue: Schema = Schema::structure(
@@ -1689,6 +1950,15 @@ mod schema {
     );
     pub static ExpressionAttributeValueVariable: Schema = Schema::text("ExpressionAttributeValueVariable", ANY);
     pub static FilterConditionMap: Schema = Schema::map("FilterConditionMap", &AttributeName, &Condition, ANY);
+    pub static Get: Schema = Schema::structure(
+        "Get",
+        &[
+            optional("ExpressionAttributeNames", &ExpressionAttributeNameMap),
+            required("Key", &Key),
+            optional("ProjectionExpression", &ProjectionExpression),
+            required("TableName", &TableArn),
+        ],
+    );
     pub static GetItemInput: Schema = Schema::structure(
         "GetItemInput",
         &[
@@ -1812,11 +2082,14 @@ mod schema {
     pub static ItemCollectionSizeEstimateRange: Schema =
         Schema::list("ItemCollectionSizeEstimateRange", &ItemCollectionSizeEstimateBound, ANY);
     pub static ItemList: Schema = Schema::list("ItemList", &AttributeMap, ANY);
+    pub static ItemResponse: Schema = Schema::structure("ItemResponse", &[optional("Item", &AttributeMap)]);
+    pub static ItemResponseList: Schema = Schema::list("ItemResponseList", &ItemResponse, length(1, 100));
     pub static KMSMasterKeyArn: Schema = Schema::text("KMSMasterKeyArn", ANY);
     pub static KMSMasterKeyId: Schema = Schema::text("KMSMasterKeyId", ANY);
     pub static Key: Schema = Schema::map("Key", &AttributeName, &AttributeValue, ANY);
     pub static KeyConditions: Schema = Schema::map("KeyConditions", &AttributeName, &Condition, ANY);
     pub static KeyExpression: Schema = Schema::text("KeyExpression", ANY);
+    pub static KeyList: Schema = Schema::list("KeyList", &Key, length(1, 100));
     pub static KeySchema: Schema = Schema::list("KeySchema", &KeySchemaElement, length(1, u64::MAX));
     pub static KeySchemaAttributeName: Schema = Schema::text("KeySchemaAttributeName", length(1, 255));
     pub static KeySchemaElement: Schema = Schema::structure(
@@ -1827,6 +2100,16 @@ mod schema {
         ],
     );
     pub static KeyType: Schema = Schema::enumeration("KeyType", &["HASH", "RANGE"]);
+    pub static KeysAndAttributes: Schema = Schema::structure(
+        "KeysAndAttributes",
+        &[
+            optional("AttributesToGet", &AttributeNameList),
+            optional("ConsistentRead", &ConsistentRead),
+            optional("ExpressionAttributeNames", &ExpressionAttributeNameMap),
+            required("Keys", &KeyList),
+            optional("ProjectionExpression", &ProjectionExpression),
+        ],
+    );
     pub static ListAttributeValue: Schema = Schema::list("ListAttributeValue", &AttributeValue, ANY);
     pub static ListTablesInput: Schema = Schema::structure(
         "ListTablesInput",
@@ -1879,6 +2162,7 @@ mod schema {
         ANY,
     );
     pub static LocalSecondaryIndexList: Schema = Schema::list("LocalSecondaryIndexList", &LocalSecondaryIndex, ANY);
+    pub static Long: Schema = Schema::new("Long", Kind::Long(i64::MIN, i64::MAX));
     pub static LongObject: Schema = Schema::new("LongObject", Kind::Long(i64::MIN, i64::MAX));
     pub static MapAttributeValue: Schema = Schema::map("MapAttributeValue", &AttributeName, &AttributeValue, ANY);
     pub static MultiRegionConsistency: Schema = Schema::enumeration("MultiRegionConsistency", &["EVENTUAL", "STRONG"]);
@@ -2300,6 +2584,7 @@ mod schema {
         "Tag",
         &[required("Key", &TagKeyString), required("Value", &TagValueString)],
     );
+    pub static TagKeyList: Schema = Schema::list("TagKeyList", &TagKeyString, ANY);
     pub static TagKeyString: Schema = Schema::text("TagKeyString", length(1, 128));
     pub static TagList: Schema = Schema::list("TagList", &Tag, ANY);
     pub static TagResourceInput: Schema = Schema::structure(
@@ -2307,6 +2592,40 @@ mod schema {
         &[required("ResourceArn", &ResourceArnString), required("Tags", &TagList)],
     );
     pub static TagValueString: Schema = Schema::text("TagValueString", length(0, 256));
+    pub static TimeToLiveAttributeName: Schema = Schema::text("TimeToLiveAttributeName", length(1, 255));
+    pub static TimeToLiveDescription: Schema = Schema::structure(
+        "TimeToLiveDescription",
+        &[
+            optional("AttributeName", &TimeToLiveAttributeName),
+            optional("TimeToLiveStatus", &TimeToLiveStatus),
+        ],
+    );
+    pub static TimeToLiveEnabled: Schema = Schema::new("TimeToLiveEnabled", Kind::Boolean);
+    pub static TimeToLiveSpecification: Schema = Schema::structure(
+        "TimeToLiveSpecification",
+        &[
+            required("AttributeName", &TimeToLiveAttributeName),
+            required("Enabled", &TimeToLiveEnabled),
+        ],
+    );
+    pub static TimeToLiveStatus: Schema =
+        Schema::enumeration("TimeToLiveStatus", &["ENABLING", "DISABLING", "ENABLED", "DISABLED"]);
+    pub static TransactGetItem: Schema = Schema::structure("TransactGetItem", &[required("Get", &Get)]);
+    pub static TransactGetItemList: Schema = Schema::list("TransactGetItemList", &TransactGetItem, length(1, 100));
+    pub static TransactGetItemsInput: Schema = Schema::structure(
+        "TransactGetItemsInput",
+        &[
+            optional("ReturnConsumedCapacity", &ReturnConsumedCapacity),
+            required("TransactItems", &TransactGetItemList),
+        ],
+    );
+    pub static TransactGetItemsOutput: Schema = Schema::structure(
+        "TransactGetItemsOutput",
+        &[
+            optional("ConsumedCapacity", &ConsumedCapacityMultiple),
+            optional("Responses", &ItemResponseList),
+        ],
+    );
     pub static TransactWriteItem: Schema = Schema::structure(
         "TransactWriteItem",
         &[
@@ -2332,6 +2651,13 @@ mod schema {
         &[
             optional("ConsumedCapacity", &ConsumedCapacityMultiple),
             optional("ItemCollectionMetrics", &ItemCollectionMetricsPerTable),
+        ],
+    );
+    pub static UntagResourceInput: Schema = Schema::structure(
+        "UntagResourceInput",
+        &[
+            required("ResourceArn", &ResourceArnString),
+            required("TagKeys", &TagKeyList),
         ],
     );
     pub static Update: Schema = Schema::structure(
@@ -2437,6 +2763,17 @@ mod schema {
     );
     pub static UpdateTableOutput: Schema =
         Schema::structure("UpdateTableOutput", &[optional("TableDescription", &TableDescription)]);
+    pub static UpdateTimeToLiveInput: Schema = Schema::structure(
+        "UpdateTimeToLiveInput",
+        &[
+            required("TableName", &TableArn),
+            required("TimeToLiveSpecification", &TimeToLiveSpecification),
+        ],
+    );
+    pub static UpdateTimeToLiveOutput: Schema = Schema::structure(
+        "UpdateTimeToLiveOutput",
+        &[optional("TimeToLiveSpecification", &TimeToLiveSpecification)],
+    );
     pub static VectorAttributeDefinition: Schema = Schema::structure(
         "VectorAttributeDefinition",
         &[required("AttributeName", &VectorAttributeName)],
