@@ -284,7 +284,12 @@ pub(crate) fn not_implemented(info: &OperationInfo) -> ApiError {
         .iter()
         .find(|code| info.declares(code))
         .copied()
-        .or_else(|| info.errors.iter().find(|(_, status)| *status < 500).map(|(code, _)| *code))
+        .or_else(|| {
+            info.errors
+                .iter()
+                .find(|(_, status)| *status < 500)
+                .map(|(code, _)| *code)
+        })
         .unwrap_or("UnknownOperationException");
     let name = info.name;
     let why = why_not(info).map_or(String::new(), |why| format!(": {why}"));

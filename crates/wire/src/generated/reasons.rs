@@ -3,6 +3,450 @@
 /// Model, operation, and why it is not implemented; in order.
 pub static REASONS: &[(&str, &str, &str)] = &[
     (
+        "cloudwatch",
+        "AssociateDatasetKmsKey",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "CreateResourceMetricsConfiguration",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "DeleteAlarmMuteRule",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "DeleteAlarms",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "DeleteAnomalyDetector",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "DeleteDashboards",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "DeleteInsightRules",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "DeleteMetricDataQueryDefinition",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "DeleteMetricStream",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "DeleteResourceMetricsConfiguration",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "DescribeAlarmContributors",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "DescribeAlarmHistory",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "DescribeAlarms",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "DescribeAlarmsForMetric",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "DescribeAnomalyDetectors",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "DescribeInsightRules",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "DisableAlarmActions",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "DisableInsightRules",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "DisassociateDatasetKmsKey",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "EnableAlarmActions",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "EnableInsightRules",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "GetAlarmMuteRule",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "GetDashboard",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "GetDataset",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "GetInsightRuleReport",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "GetMetricData",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "GetMetricDataQueryDefinition",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "GetMetricStatistics",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "GetMetricStream",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "GetMetricWidgetImage",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "GetOTelEnrichment",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "GetResourceMetricsConfiguration",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "ListAlarmMuteRules",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "ListDashboards",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "ListManagedInsightRules",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "ListMetricDataQueryDefinitions",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "ListMetricStreams",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "ListMetrics",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "ListTagsForResource",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "PutAlarmMuteRule",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "PutAnomalyDetector",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "PutCompositeAlarm",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "PutDashboard",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "PutInsightRule",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "PutLogAlarm",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "PutManagedInsightRules",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "PutMetricAlarm",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "PutMetricDataQueryDefinition",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "PutMetricStream",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "SetAlarmState",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "StartMetricStreams",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "StartOTelEnrichment",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "StopMetricStreams",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "StopOTelEnrichment",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "TagResource",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "UntagResource",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "UpdateOTelEnrichment",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "cloudwatch",
+        "UpdateResourceMetricsConfiguration",
+        "metrics are shown at /metrics, for a monitoring system of one's own to read; nothing else of CloudWatch is here",
+    ),
+    (
+        "dynamodb",
+        "BatchExecuteStatement",
+        "PartiQL is not part of this server; the operations on items and their expressions are",
+    ),
+    (
+        "dynamodb",
+        "CancelBulkOperation",
+        "bulk operations read from S3, which is not part of this server yet; BatchWriteItem fills a table",
+    ),
+    (
+        "dynamodb",
+        "CreateBackup",
+        "tables are part of the server's own backup (`sightglass backup`)",
+    ),
+    ("dynamodb", "CreateGlobalTable", "a table is on one server"),
+    (
+        "dynamodb",
+        "DeleteBackup",
+        "tables are part of the server's own backup (`sightglass backup`)",
+    ),
+    (
+        "dynamodb",
+        "DeleteResourcePolicy",
+        "tables are not shared between accounts; policies of keys say who may do what",
+    ),
+    (
+        "dynamodb",
+        "DescribeBackup",
+        "tables are part of the server's own backup (`sightglass backup`)",
+    ),
+    (
+        "dynamodb",
+        "DescribeBulkOperation",
+        "bulk operations read from S3, which is not part of this server yet; BatchWriteItem fills a table",
+    ),
+    ("dynamodb", "DescribeContributorInsights", "nothing is counted by key"),
+    (
+        "dynamodb",
+        "DescribeExport",
+        "exports go to S3, which is not part of this server yet; Scan reads a table in segments",
+    ),
+    ("dynamodb", "DescribeGlobalTable", "a table is on one server"),
+    ("dynamodb", "DescribeGlobalTableSettings", "a table is on one server"),
+    (
+        "dynamodb",
+        "DescribeImport",
+        "imports come from S3, which is not part of this server yet; BatchWriteItem fills a table",
+    ),
+    (
+        "dynamodb",
+        "DescribeKinesisStreamingDestination",
+        "tables have no streams of changes",
+    ),
+    (
+        "dynamodb",
+        "DescribeTableReplicaAutoScaling",
+        "a table is on one server, and its throughput is not limited",
+    ),
+    (
+        "dynamodb",
+        "DisableKinesisStreamingDestination",
+        "tables have no streams of changes",
+    ),
+    (
+        "dynamodb",
+        "EnableKinesisStreamingDestination",
+        "tables have no streams of changes",
+    ),
+    (
+        "dynamodb",
+        "ExecuteStatement",
+        "PartiQL is not part of this server; the operations on items and their expressions are",
+    ),
+    (
+        "dynamodb",
+        "ExecuteTransaction",
+        "PartiQL is not part of this server; TransactWriteItems and TransactGetItems are",
+    ),
+    (
+        "dynamodb",
+        "ExportTableToPointInTime",
+        "exports go to S3, which is not part of this server yet; Scan reads a table in segments",
+    ),
+    (
+        "dynamodb",
+        "GetResourcePolicy",
+        "tables are not shared between accounts; policies of keys say who may do what",
+    ),
+    (
+        "dynamodb",
+        "ImportTable",
+        "imports come from S3, which is not part of this server yet; BatchWriteItem fills a table",
+    ),
+    (
+        "dynamodb",
+        "ListBackups",
+        "tables are part of the server's own backup (`sightglass backup`)",
+    ),
+    (
+        "dynamodb",
+        "ListBulkOperations",
+        "bulk operations read from S3, which is not part of this server yet; BatchWriteItem fills a table",
+    ),
+    ("dynamodb", "ListContributorInsights", "nothing is counted by key"),
+    (
+        "dynamodb",
+        "ListExports",
+        "exports go to S3, which is not part of this server yet; Scan reads a table in segments",
+    ),
+    ("dynamodb", "ListGlobalTables", "a table is on one server"),
+    (
+        "dynamodb",
+        "ListImports",
+        "imports come from S3, which is not part of this server yet; BatchWriteItem fills a table",
+    ),
+    (
+        "dynamodb",
+        "PutResourcePolicy",
+        "tables are not shared between accounts; policies of keys say who may do what",
+    ),
+    (
+        "dynamodb",
+        "RestoreTableFromBackup",
+        "tables are part of the server's own backup (`sightglass backup`)",
+    ),
+    (
+        "dynamodb",
+        "RestoreTableToPointInTime",
+        "tables are part of the server's own backup (`sightglass restore`)",
+    ),
+    (
+        "dynamodb",
+        "SearchVectors",
+        "tables have no vector indexes; face collections are searched by SearchFaces",
+    ),
+    (
+        "dynamodb",
+        "StartBulkPutItems",
+        "bulk operations read from S3, which is not part of this server yet; BatchWriteItem fills a table",
+    ),
+    ("dynamodb", "UpdateContributorInsights", "nothing is counted by key"),
+    ("dynamodb", "UpdateGlobalTable", "a table is on one server"),
+    ("dynamodb", "UpdateGlobalTableSettings", "a table is on one server"),
+    (
+        "dynamodb",
+        "UpdateKinesisStreamingDestination",
+        "tables have no streams of changes",
+    ),
+    (
+        "dynamodb",
+        "UpdateTableReplicaAutoScaling",
+        "a table is on one server, and its throughput is not limited",
+    ),
+    (
         "firehose",
         "CreateDeliveryStream",
         "Firehose is not part of this server yet; read the data stream instead",
