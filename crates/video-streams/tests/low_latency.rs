@@ -9,41 +9,18 @@
 
 mod common;
 
-use base::{ApiError, Handle, Operation, Request};
+use base::ApiError;
 use bytes::{Bytes, BytesMut};
-use common::{Put, Service, absolute, context};
-use futures_util::StreamExt;
-use matroska::{Track, TrackKind, Video, writer};
-use video_streams::VideoStreams;
+use common::playback::{fetch, header, live_token, playlist};
+use common::{Put, Service, absolute};
+use matroska::writer;
 use wire::kinesisvideo_archived_media as archived;
 use wire::kinesisvideo_archived_media::op;
 
-/// What x264 declares for 64x48.
-const AVCC: &[u8] = &[
-    1, 0x42, 0xC0, 0x0A, 0xFF, 0xE1, 0, 0x17, 0x67, 0x42, 0xC0, 0x0A, 0xD9, 4, 0x7B, 1, 0x10, 0, 0, 3, 0, 0x10, 0, 0,
-    3, 3, 0x20, 0xF1, 0x22, 0x64, 0x80, 1, 0, 5, 0x68, 0xCB, 0x83, 0xCB, 0x20,
-];
 /// Milliseconds from picture to picture.
 const STEP: u64 = 40;
 /// Pictures of a part: what fits into 200 ms.
 const IN_PART: u64 = 5;
-
-fn header() -> Bytes {
-    let track = Track {
-        number: 1,
-        uid: 1,
-        kind: TrackKind::Video,
-        codec_id: "V_MPEG4/ISO/AVC".to_owned(),
-        codec_private: Bytes::from_static(AVCC),
-        name: String::new(),
-        language: "eng".to_owned(),
-        default_duration_ns: Some(STEP * 1_000_000),
-        encoded: false,
-        video: Some(Video { width: 64, height: 48 }),
-        audio: None,
-    };
-    writer::header(&writer::StreamInfo::default(), &[track])
-}
 
 /// A camera that sends pictures when it is told to.
 struct Camera {
@@ -97,23 +74,6 @@ impl Camera {
     }
 }
 
-async fn fetch<O: Operation>(service: &Service, input: O::Input) -> Result<Bytes, ApiError>
-where
-    VideoStreams: Handle<O>,
-{
-    let request = Request {
-        context: context(),
-        input,
-        body: None,
-    };
-    let mut stream = Handle::<O>::handle(&service.video, request).await?.stream.unwrap();
-    let mut whole = BytesMut::new();
-    while let Some(piece) = stream.next().await {
-        whole.extend_from_slice(&piece.unwrap());
-    }
-    Ok(whole.freeze())
-}
-
 /// A player of one session.
 struct Player<'a> {
     service: &'a Service,
@@ -122,14 +82,7 @@ struct Player<'a> {
 
 impl<'a> Player<'a> {
     async fn open(service: &'a Service) -> Self {
-        let input = archived::GetHLSStreamingSessionURLInput {
-            stream_name: Some("door".to_owned()),
-            discontinuity_mode: Some(archived::HLSDiscontinuityMode::OnDiscontinuity),
-            ..Default::default()
-        };
-        let answer = service.call::<op::GetHLSStreamingSessionURL>(input).await.unwrap();
-        let url = answer.hls_streaming_session_url.unwrap();
-        let token = url.split_once("SessionToken=").unwrap().1.to_owned();
+        let token = live_token(service, Some(archived::HLSDiscontinuityMode::OnDiscontinuity)).await;
         let player = Player { service, token };
         let input = archived::GetHLSMasterPlaylistInput {
             session_token: player.token.clone(),
@@ -140,15 +93,7 @@ impl<'a> Player<'a> {
     }
 
     async fn playlist(&self, msn: Option<i64>, part: Option<i64>) -> Result<String, ApiError> {
-        let input = archived::GetHLSMediaPlaylistInput {
-            session_token: self.token.clone(),
-            track_number: Some(1),
-            display_fragment_number: None,
-            hls_msn: msn,
-            hls_part: part,
-        };
-        let bytes = fetch::<op::GetHLSMediaPlaylist>(self.service, input).await?;
-        Ok(String::from_utf8(bytes.to_vec()).unwrap())
+        playlist(self.service, &self.token, (msn, part)).await
     }
 
     /// The media that a playlist names.

@@ -11,38 +11,19 @@ mod common;
 
 use std::time::Duration;
 
-use base::{ApiError, Handle, Operation, Request};
+use base::ApiError;
 use bytes::{Bytes, BytesMut};
-use common::{Service, context};
-use futures_util::StreamExt;
-use matroska::{Track, TrackKind, Video, writer};
+use common::Service;
+use common::playback::{fetch, header, live_token};
+use matroska::writer;
+use video_streams::Settings;
 use video_streams::playback::PlaybackSettings;
-use video_streams::{Settings, VideoStreams};
 use wire::kinesisvideo_archived_media as archived;
 use wire::kinesisvideo_archived_media::op;
 
-/// What x264 declares for 64x48.
-const AVCC: &[u8] = &[
-    1, 0x42, 0xC0, 0x0A, 0xFF, 0xE1, 0, 0x17, 0x67, 0x42, 0xC0, 0x0A, 0xD9, 4, 0x7B, 1, 0x10, 0, 0, 3, 0, 0x10, 0, 0,
-    3, 3, 0x20, 0xF1, 0x22, 0x64, 0x80, 1, 0, 5, 0x68, 0xCB, 0x83, 0xCB, 0x20,
-];
-
 /// One-frame fragments, 40 ms each.
 fn body(range: std::ops::Range<u64>) -> Bytes {
-    let track = Track {
-        number: 1,
-        uid: 1,
-        kind: TrackKind::Video,
-        codec_id: "V_MPEG4/ISO/AVC".to_owned(),
-        codec_private: Bytes::from_static(AVCC),
-        name: String::new(),
-        language: "eng".to_owned(),
-        default_duration_ns: Some(40_000_000),
-        encoded: false,
-        video: Some(Video { width: 64, height: 48 }),
-        audio: None,
-    };
-    let mut out = BytesMut::from(&writer::header(&writer::StreamInfo::default(), &[track])[..]);
+    let mut out = BytesMut::from(&header()[..]);
     for n in range {
         writer::put_cluster_head(&mut out, 1_795_347_220_000 + 40 * n);
         let frame = [0, 0, 0, 5, 0x65, 1, 2, 3, 4];
@@ -53,45 +34,8 @@ fn body(range: std::ops::Range<u64>) -> Bytes {
     out.freeze()
 }
 
-async fn live_token(service: &Service) -> String {
-    let input = archived::GetHLSStreamingSessionURLInput {
-        stream_name: Some("door".to_owned()),
-        ..Default::default()
-    };
-    let answer = service.call::<op::GetHLSStreamingSessionURL>(input).await.unwrap();
-    let url = answer.hls_streaming_session_url.unwrap();
-    url.split_once("SessionToken=").unwrap().1.to_owned()
-}
-
-async fn fetch<O: Operation>(service: &Service, input: O::Input) -> Result<Bytes, ApiError>
-where
-    VideoStreams: Handle<O>,
-{
-    let request = Request {
-        context: context(),
-        input,
-        body: None,
-    };
-    let reply = Handle::<O>::handle(&service.video, request).await?;
-    let mut whole = BytesMut::new();
-    let mut stream = reply.stream.unwrap();
-    while let Some(piece) = stream.next().await {
-        whole.extend_from_slice(&piece.unwrap());
-    }
-    assert_eq!(reply.stream_len, Some(whole.len() as u64));
-    Ok(whole.freeze())
-}
-
 async fn playlist(service: &Service, token: &str) -> Result<String, ApiError> {
-    let input = archived::GetHLSMediaPlaylistInput {
-        session_token: token.to_owned(),
-        track_number: Some(1),
-        display_fragment_number: None,
-        hls_msn: None,
-        hls_part: None,
-    };
-    let bytes = fetch::<op::GetHLSMediaPlaylist>(service, input).await?;
-    Ok(String::from_utf8(bytes.to_vec()).unwrap())
+    common::playback::playlist(service, token, (None, None)).await
 }
 
 #[tokio::test]
@@ -107,7 +51,7 @@ async fn a_live_session_waits_for_a_silent_camera_and_a_strict_one_does_not() {
         let service = Service::with(settings, |store| store).await;
         service.create("door", 1).await;
         service.put("door", &body(0..3), &[1000]).await;
-        let token = live_token(&service).await;
+        let token = live_token(&service, None).await;
         let before = playlist(&service, &token).await.unwrap();
         assert_eq!(before.matches("#EXTINF:0.040,").count(), 3);
         service.clock.advance(Duration::from_secs(31));
@@ -130,7 +74,7 @@ async fn a_session_ends_when_its_token_expires_and_not_with_the_server() {
     let service = Service::start().await;
     let arn = service.create("door", 1).await;
     service.put("door", &body(0..9), &[1000]).await;
-    let token = live_token(&service).await;
+    let token = live_token(&service, None).await;
     let before = playlist(&service, &token).await.unwrap();
     let service = service.restart().await;
     assert_eq!(playlist(&service, &token).await.unwrap(), before);
@@ -140,7 +84,7 @@ async fn a_session_ends_when_its_token_expires_and_not_with_the_server() {
         "NotAuthorizedException"
     );
     service.put("door", &body(9..10), &[1000]).await;
-    let token = live_token(&service).await;
+    let token = live_token(&service, None).await;
     service.delete(&arn).await;
     assert_eq!(
         playlist(&service, &token).await.unwrap_err().code,
@@ -153,7 +97,7 @@ async fn the_media_of_a_playlist_is_an_initialisation_segment_and_fragments() {
     let service = Service::start().await;
     service.create("door", 1).await;
     service.put("door", &body(0..2), &[1000]).await;
-    let token = live_token(&service).await;
+    let token = live_token(&service, None).await;
     let init = archived::GetMP4InitFragmentInput {
         session_token: token.clone(),
         sequence_number: Some(0),

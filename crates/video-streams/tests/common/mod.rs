@@ -2,6 +2,8 @@
 //! when told to.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod playback;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
