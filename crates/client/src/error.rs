@@ -118,7 +118,6 @@ impl Answer {
                     | "ProvisionedThroughputExceededException"
                     | "ThrottlingException"
                     | "Throttling"
-                    | "ProvisionedThroughputExceededException"
                     | "RequestTimeout"
             )
     }
