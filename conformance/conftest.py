@@ -60,6 +60,18 @@ def authority(tmp_path_factory):
 
 
 @pytest.fixture
+def kinesis(server):
+    return server.client("kinesis")
+
+
+@pytest.fixture
+def arn(kinesis, name):
+    """The ARN of a data stream of one shard."""
+    kinesis.create_stream(StreamName=name, ShardCount=1)
+    return kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]["StreamARN"]
+
+
+@pytest.fixture
 def name(request):
     """A resource name that no other test uses."""
     return f"{request.node.name.split('[')[0][:60].replace('_', '-')}-{next(_numbers)}"

@@ -15,6 +15,7 @@ import time
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 READY = re.compile(r"sightglass ready (https?)://([^:\s]+|\[[^\]]+\]):(\d+)")
@@ -130,6 +131,26 @@ class Server:
         sts = self.client("sts", access_key=key, secret=secret)
         eventually(lambda: sts.get_caller_identity()["Account"] == account)
         return key, secret
+
+
+def refusal(call):
+    """Code, status and message of the error that a boto3 call must end in."""
+    try:
+        answer = call()
+    except ClientError as failed:
+        error = failed.response
+        return error["Error"]["Code"], error["ResponseMetadata"]["HTTPStatusCode"], error["Error"]["Message"]
+    raise AssertionError(f"it succeeded: {answer}")
+
+
+def failure(call):
+    """Code and status of the error that a boto3 call must end in."""
+    return refusal(call)[:2]
+
+
+def code_of(call):
+    """Code of the error that a boto3 call must end in."""
+    return refusal(call)[0]
 
 
 def eventually(check, within=10.0, every=0.02):

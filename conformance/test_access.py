@@ -13,7 +13,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
-from harness import REGION, eventually
+from harness import REGION, eventually, refusal
 
 SERVICES = ["kinesisvideo", "kinesis-video-media", "kinesis-video-archived-media", "kinesis-video-signaling", "kinesis-video-webrtc-storage",
             "kinesis", "rekognition", "sts", "dynamodb", "cloudwatch"]
@@ -151,13 +151,6 @@ def other_account(server):
     return server.make_key(account="111122223333")
 
 
-def failure(call):
-    with pytest.raises(ClientError) as failed:
-        call()
-    error = failed.value.response
-    return error["Error"]["Code"], error["ResponseMetadata"]["HTTPStatusCode"], error["Error"]["Message"]
-
-
 def test_another_accounts_video_stream_looks_like_none(server, other_account, name):
     mine, theirs = client_pair(server, "kinesisvideo", other_account)
     arn = mine.create_stream(StreamName=name, DataRetentionInHours=1)["StreamARN"]
@@ -166,9 +159,9 @@ def test_another_accounts_video_stream_looks_like_none(server, other_account, na
                  lambda value: theirs.list_tags_for_stream(StreamARN=value), lambda value: theirs.tag_stream(StreamARN=value, Tags={"a": "b"}),
                  lambda value: theirs.get_data_endpoint(StreamARN=value, APIName="GET_MEDIA"),
                  lambda value: theirs.update_stream(StreamARN=value, CurrentVersion="1", MediaType="video/h264")):
-        exists, does_not = failure(lambda: call(arn)), failure(lambda: call(nowhere))
+        exists, does_not = refusal(lambda: call(arn)), refusal(lambda: call(nowhere))
         assert exists[:2] == does_not[:2] and exists[2].replace(name, "") == does_not[2].replace(name[:-1] + "x", ""), (exists, does_not)
-    assert failure(lambda: theirs.describe_stream(StreamName=name))[:2] == ("ResourceNotFoundException", 404)
+    assert refusal(lambda: theirs.describe_stream(StreamName=name))[:2] == ("ResourceNotFoundException", 404)
     assert name not in [info["StreamName"] for info in theirs.list_streams()["StreamInfoList"]]
     # The same name is free over there.
     theirs.create_stream(StreamName=name)
@@ -180,12 +173,12 @@ def test_another_accounts_data_stream_and_collection_look_like_none(server, othe
     mine.create_stream(StreamName=name, ShardCount=1)
     arn = mine.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]["StreamARN"]
     for arguments in ({"StreamARN": arn}, {"StreamName": name}):
-        assert failure(lambda: theirs.describe_stream_summary(**arguments))[0] in ("ResourceNotFoundException", "InvalidArgumentException")
-        assert failure(lambda: theirs.put_record(Data=b"x", PartitionKey="k", **arguments))[0] in ("ResourceNotFoundException", "InvalidArgumentException")
+        assert refusal(lambda: theirs.describe_stream_summary(**arguments))[0] in ("ResourceNotFoundException", "InvalidArgumentException")
+        assert refusal(lambda: theirs.put_record(Data=b"x", PartitionKey="k", **arguments))[0] in ("ResourceNotFoundException", "InvalidArgumentException")
     assert name not in theirs.list_streams()["StreamNames"]
     mine, theirs = client_pair(server, "rekognition", other_account)
     mine.create_collection(CollectionId=name)
-    assert failure(lambda: theirs.describe_collection(CollectionId=name))[0] == "ResourceNotFoundException"
+    assert refusal(lambda: theirs.describe_collection(CollectionId=name))[0] == "ResourceNotFoundException"
     assert name not in theirs.list_collections()["CollectionIds"]
     theirs.create_collection(CollectionId=name)
 
@@ -198,9 +191,9 @@ def test_a_policy_may_allow_one_stream_and_nothing_else(server, name):
     key, secret = server.make_key(policy=policy)
     limited = server.client("kinesisvideo", access_key=key, secret=secret)
     assert limited.describe_stream(StreamARN=mine)["StreamInfo"]["StreamARN"] == mine
-    assert failure(lambda: limited.delete_stream(StreamARN=mine))[0] in ("NotAuthorizedException", "AccessDeniedException")
-    assert failure(lambda: limited.describe_stream(StreamName=f"{name}-other"))[0] in ("NotAuthorizedException", "AccessDeniedException")
-    assert failure(lambda: limited.list_streams())[0] in ("NotAuthorizedException", "AccessDeniedException")
+    assert refusal(lambda: limited.delete_stream(StreamARN=mine))[0] in ("NotAuthorizedException", "AccessDeniedException")
+    assert refusal(lambda: limited.describe_stream(StreamName=f"{name}-other"))[0] in ("NotAuthorizedException", "AccessDeniedException")
+    assert refusal(lambda: limited.list_streams())[0] in ("NotAuthorizedException", "AccessDeniedException")
 
 
 def test_a_revoked_key_is_worth_nothing(server):

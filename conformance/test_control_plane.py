@@ -7,6 +7,7 @@ import botocore.session
 import pytest
 from botocore.exceptions import ClientError
 
+from harness import failure
 from test_coverage import documented
 
 HUB = "arn:aws:iot:us-west-2:000000000000:thing/"
@@ -14,13 +15,6 @@ EDGE = {"RecorderConfig": {"MediaSourceConfig": {"MediaUriSecretArn": "arn:aws:s
                            "ScheduleConfig": {"ScheduleExpression": "0 0 8 ? * MON-FRI", "DurationInSeconds": 3600}},
         "UploaderConfig": {"ScheduleConfig": {"ScheduleExpression": "0 30 20 ? * *", "DurationInSeconds": 60}},
         "DeletionConfig": {"EdgeRetentionInHours": 720, "LocalSizeConfig": {"MaxLocalMediaSizeInMB": 64, "StrategyOnFullSize": "DENY_NEW_MEDIA"}, "DeleteAfterUpload": True}}
-
-
-def failure(call):
-    with pytest.raises(ClientError) as failed:
-        call()
-    error = failed.value.response
-    return error["Error"]["Code"], error["ResponseMetadata"]["HTTPStatusCode"]
 
 
 @pytest.fixture

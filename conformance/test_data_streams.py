@@ -4,14 +4,8 @@ import datetime
 import hashlib
 
 import pytest
-from botocore.exceptions import ClientError
 
-
-def failure(call):
-    with pytest.raises(ClientError) as failed:
-        call()
-    error = failed.value.response
-    return error["Error"]["Code"], error["ResponseMetadata"]["HTTPStatusCode"]
+from harness import failure
 
 
 @pytest.fixture

@@ -11,11 +11,20 @@ import pytest
 
 import cbor
 import constraints
+import harness
 import kinesis as raw
 from test_coverage import documented
 
 MODEL = botocore.session.get_session().get_service_model("kinesis")
 THERE = sorted(operation for (service, operation), there in documented().items() if service == "kinesis" and there == "yes")
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A server of this file's own: some requests are right, and change settings of the account."""
+    started = harness.Server()
+    yield started
+    assert started.stop() == 0, started.log()
 
 
 class Caller:

@@ -5,50 +5,32 @@ import threading
 import time
 
 import pytest
-from botocore.exceptions import ClientError
 
 import kinesis as raw
-from harness import eventually
+from harness import code_of, eventually
 
 SHARD = "shardId-000000000000"
 
 
 @pytest.fixture
-def kinesis(server):
-    return server.client("kinesis")
+def consumer(kinesis, arn):
+    return kinesis.register_stream_consumer(StreamARN=arn, ConsumerName="app")["Consumer"]["ConsumerARN"]
 
 
-@pytest.fixture
-def stream(kinesis, name):
-    kinesis.create_stream(StreamName=name, ShardCount=1)
-    return kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]["StreamARN"]
-
-
-@pytest.fixture
-def consumer(kinesis, stream):
-    return kinesis.register_stream_consumer(StreamARN=stream, ConsumerName="app")["Consumer"]["ConsumerARN"]
-
-
-def failure(call):
-    with pytest.raises(ClientError) as failed:
-        call()
-    return failed.value.response["Error"]["Code"]
-
-
-def test_consumers_are_registered_described_listed_and_deregistered(kinesis, stream, consumer):
-    described = kinesis.describe_stream_consumer(StreamARN=stream, ConsumerName="app")["ConsumerDescription"]
-    assert described["ConsumerARN"] == consumer and described["StreamARN"] == stream
+def test_consumers_are_registered_described_listed_and_deregistered(kinesis, arn, consumer):
+    described = kinesis.describe_stream_consumer(StreamARN=arn, ConsumerName="app")["ConsumerDescription"]
+    assert described["ConsumerARN"] == consumer and described["StreamARN"] == arn
     assert eventually(lambda: kinesis.describe_stream_consumer(ConsumerARN=consumer)["ConsumerDescription"]["ConsumerStatus"] == "ACTIVE")
-    assert consumer == f"{stream}/consumer/app:{int(described['ConsumerCreationTimestamp'].timestamp())}"
-    assert [c["ConsumerName"] for c in kinesis.list_stream_consumers(StreamARN=stream)["Consumers"]] == ["app"]
-    assert failure(lambda: kinesis.register_stream_consumer(StreamARN=stream, ConsumerName="app")) == "ResourceInUseException"
-    assert failure(lambda: kinesis.describe_stream_consumer(StreamARN=stream, ConsumerName="b")) == "ResourceNotFoundException"
+    assert consumer == f"{arn}/consumer/app:{int(described['ConsumerCreationTimestamp'].timestamp())}"
+    assert [c["ConsumerName"] for c in kinesis.list_stream_consumers(StreamARN=arn)["Consumers"]] == ["app"]
+    assert code_of(lambda: kinesis.register_stream_consumer(StreamARN=arn, ConsumerName="app")) == "ResourceInUseException"
+    assert code_of(lambda: kinesis.describe_stream_consumer(StreamARN=arn, ConsumerName="b")) == "ResourceNotFoundException"
     kinesis.deregister_stream_consumer(ConsumerARN=consumer)
-    assert failure(lambda: kinesis.describe_stream_consumer(ConsumerARN=consumer)) == "ResourceNotFoundException"
+    assert code_of(lambda: kinesis.describe_stream_consumer(ConsumerARN=consumer)) == "ResourceNotFoundException"
 
 
-def test_boto3_is_pushed_what_is_there_and_what_comes(kinesis, stream, consumer):
-    kinesis.put_record(StreamARN=stream, Data=b"0", PartitionKey="k")
+def test_boto3_is_pushed_what_is_there_and_what_comes(kinesis, arn, consumer):
+    kinesis.put_record(StreamARN=arn, Data=b"0", PartitionKey="k")
     answer = kinesis.subscribe_to_shard(ConsumerARN=consumer, ShardId=SHARD, StartingPosition={"Type": "TRIM_HORIZON"})
     got = []
     for event in answer["EventStream"]:
@@ -58,17 +40,17 @@ def test_boto3_is_pushed_what_is_there_and_what_comes(kinesis, stream, consumer)
         if len(got) == 5:
             break
         if event["Records"]:
-            kinesis.put_record(StreamARN=stream, Data=str(len(got)).encode(), PartitionKey="k")
+            kinesis.put_record(StreamARN=arn, Data=str(len(got)).encode(), PartitionKey="k")
     answer["EventStream"].close()
     assert got == [b"0", b"1", b"2", b"3", b"4"]
 
 
 @pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
 @pytest.mark.parametrize("notation", ["json", "cbor"])
-def test_the_events_of_a_subscription(server, kinesis, stream, consumer, notation, http2):
+def test_the_events_of_a_subscription(server, kinesis, arn, consumer, notation, http2):
     if http2 and not raw.CURL:
         pytest.skip("skipped: no curl")
-    kinesis.put_record(StreamARN=stream, Data=b"first", PartitionKey="k")
+    kinesis.put_record(StreamARN=arn, Data=b"first", PartitionKey="k")
     subscription = raw.Subscription(
         server, {"ConsumerARN": consumer, "ShardId": SHARD, "StartingPosition": {"Type": "TRIM_HORIZON"}}, notation, http2)
     try:
@@ -79,7 +61,7 @@ def test_the_events_of_a_subscription(server, kinesis, stream, consumer, notatio
         assert (name, content_type) == ("SubscribeToShardEvent", raw.TYPES[notation])
         [record] = event["Records"]
         assert record["Data"] == (b"first" if notation == "cbor" else "Zmlyc3Q=")
-        kinesis.split_shard(StreamARN=stream, ShardToSplit=SHARD, NewStartingHashKey="77")
+        kinesis.split_shard(StreamARN=arn, ShardToSplit=SHARD, NewStartingHashKey="77")
         events = [event for _, _, event in messages]
         assert [c["ShardId"] for c in events[-1]["ChildShards"]] == ["shardId-000000000001", "shardId-000000000002"]
         assert events[-1].get("ContinuationSequenceNumber") is None, "so the consumer library knows that the shard has ended"
@@ -87,7 +69,7 @@ def test_the_events_of_a_subscription(server, kinesis, stream, consumer, notatio
         subscription.close()
 
 
-def test_a_subscription_is_taken_over_after_five_seconds(server, kinesis, stream, consumer):
+def test_a_subscription_is_taken_over_after_five_seconds(server, kinesis, arn, consumer):
     arguments = {"ConsumerARN": consumer, "ShardId": SHARD, "StartingPosition": {"Type": "LATEST"}}
     first = raw.Subscription(server, arguments)
     messages = iter(first)
@@ -96,13 +78,13 @@ def test_a_subscription_is_taken_over_after_five_seconds(server, kinesis, stream
     second = eventually(lambda: (lambda s: s if s.status == 200 else s.close())(raw.Subscription(server, arguments)), within=8, every=0.5)
     told = [name for name, _, _ in messages]
     assert told[-1] == "ResourceInUseException" and set(told[:-1]) <= {"SubscribeToShardEvent"}
-    kinesis.put_record(StreamARN=stream, Data=b"mine", PartitionKey="k")
+    kinesis.put_record(StreamARN=arn, Data=b"mine", PartitionKey="k")
     assert next(second.records())["Data"] == "bWluZQ=="
     first.close()
     second.close()
 
 
-def test_a_record_reaches_its_subscriber_at_once(server, kinesis, stream, consumer):
+def test_a_record_reaches_its_subscriber_at_once(server, kinesis, arn, consumer):
     subscription = raw.Subscription(server, {"ConsumerARN": consumer, "ShardId": SHARD, "StartingPosition": {"Type": "LATEST"}})
     arrived = {}
 
@@ -118,7 +100,7 @@ def test_a_record_reaches_its_subscriber_at_once(server, kinesis, stream, consum
     listener.start()
     answered = {}
     for n in range(60):
-        number = kinesis.put_record(StreamARN=stream, Data=b"x" * 1024, PartitionKey=str(n))["SequenceNumber"]
+        number = kinesis.put_record(StreamARN=arn, Data=b"x" * 1024, PartitionKey=str(n))["SequenceNumber"]
         answered[number] = time.monotonic()
     listener.join(20)
     subscription.close()

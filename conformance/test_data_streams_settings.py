@@ -2,37 +2,19 @@
 
 import json
 
-import pytest
-from botocore.exceptions import ClientError
-
-
-@pytest.fixture
-def kinesis(server):
-    return server.client("kinesis")
-
-
-@pytest.fixture
-def arn(kinesis, name):
-    kinesis.create_stream(StreamName=name, ShardCount=1)
-    return kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]["StreamARN"]
+from harness import code_of
 
 
 def summary(kinesis, arn):
     return kinesis.describe_stream_summary(StreamARN=arn)["StreamDescriptionSummary"]
 
 
-def failure(call):
-    with pytest.raises(ClientError) as failed:
-        call()
-    return failed.value.response["Error"]["Code"]
-
-
 def test_retention_and_metrics_are_set(kinesis, arn):
     kinesis.increase_stream_retention_period(StreamARN=arn, RetentionPeriodHours=8760)
     assert summary(kinesis, arn)["RetentionPeriodHours"] == 8760
     kinesis.decrease_stream_retention_period(StreamARN=arn, RetentionPeriodHours=24)
-    assert failure(lambda: kinesis.increase_stream_retention_period(StreamARN=arn, RetentionPeriodHours=23)) == "InvalidArgumentException"
-    assert failure(lambda: kinesis.decrease_stream_retention_period(StreamARN=arn, RetentionPeriodHours=48)) == "InvalidArgumentException"
+    assert code_of(lambda: kinesis.increase_stream_retention_period(StreamARN=arn, RetentionPeriodHours=23)) == "InvalidArgumentException"
+    assert code_of(lambda: kinesis.decrease_stream_retention_period(StreamARN=arn, RetentionPeriodHours=48)) == "InvalidArgumentException"
     answer = kinesis.enable_enhanced_monitoring(StreamARN=arn, ShardLevelMetrics=["ALL"])
     assert len(answer["DesiredShardLevelMetrics"]) == 7 and answer["CurrentShardLevelMetrics"] == []
     answer = kinesis.disable_enhanced_monitoring(StreamARN=arn, ShardLevelMetrics=["IncomingBytes"])
@@ -66,7 +48,7 @@ def test_capacity_mode_record_size_and_distribution(kinesis, arn):
     assert summary(kinesis, arn)["OpenShardCount"] == 6
     kinesis.update_stream_record_distribution_strategy(StreamARN=arn, RecordDistributionStrategy="AUTO")
     assert summary(kinesis, arn)["RecordDistributionStrategy"] == "AUTO"
-    assert failure(lambda: kinesis.split_shard(StreamARN=arn, ShardToSplit="shardId-000000000000", NewStartingHashKey="9")) == "ValidationException"
+    assert code_of(lambda: kinesis.split_shard(StreamARN=arn, ShardToSplit="shardId-000000000000", NewStartingHashKey="9")) == "ValidationException"
     kinesis.update_stream_mode(StreamARN=arn, StreamModeDetails={"StreamMode": "PROVISIONED"})
     kinesis.update_max_record_size(StreamARN=arn, MaxRecordSizeInKiB=10240)
     kinesis.put_record(StreamARN=arn, Data=b"x" * (5 << 20), PartitionKey="k")
@@ -86,14 +68,14 @@ def test_tags_in_both_ways(kinesis, arn):
     assert kinesis.list_tags_for_stream(StreamARN=arn)["Tags"] == kinesis.list_tags_for_resource(ResourceARN=arn)["Tags"] == [{"Key": "c", "Value": "3"}]
     consumer = kinesis.register_stream_consumer(StreamARN=arn, ConsumerName="app", Tags={"x": "y"})["Consumer"]["ConsumerARN"]
     assert kinesis.list_tags_for_resource(ResourceARN=consumer)["Tags"] == [{"Key": "x", "Value": "y"}]
-    assert failure(lambda: kinesis.add_tags_to_stream(StreamARN=arn, Tags={"aws:no": "1"})) == "InvalidArgumentException"
+    assert code_of(lambda: kinesis.add_tags_to_stream(StreamARN=arn, Tags={"aws:no": "1"})) == "InvalidArgumentException"
 
 
 def test_a_policy_lets_another_account_write_and_read(server, kinesis, arn):
     key, secret = server.make_key(account="444455556666")
     theirs = server.client("kinesis", access_key=key, secret=secret)
     put = {"StreamARN": arn, "Data": b"theirs", "PartitionKey": "k"}
-    assert failure(lambda: theirs.put_record(**put)) == "ResourceNotFoundException"
+    assert code_of(lambda: theirs.put_record(**put)) == "ResourceNotFoundException"
     policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::444455556666:root"},
                                                       "Action": ["kinesis:PutRecord", "kinesis:Get*", "kinesis:ListShards"], "Resource": arn}]}
     kinesis.put_resource_policy(ResourceARN=arn, Policy=json.dumps(policy))
@@ -101,13 +83,13 @@ def test_a_policy_lets_another_account_write_and_read(server, kinesis, arn):
     shard = theirs.put_record(**put)["ShardId"]
     iterator = theirs.get_shard_iterator(StreamARN=arn, ShardId=shard, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
     assert [r["Data"] for r in theirs.get_records(ShardIterator=iterator, StreamARN=arn)["Records"]] == [b"theirs"]
-    assert failure(lambda: theirs.delete_stream(StreamARN=arn)) == "ResourceNotFoundException"
+    assert code_of(lambda: theirs.delete_stream(StreamARN=arn)) == "ResourceNotFoundException"
     kinesis.delete_resource_policy(ResourceARN=arn)
-    assert failure(lambda: theirs.put_record(**put)) == "ResourceNotFoundException"
+    assert code_of(lambda: theirs.put_record(**put)) == "ResourceNotFoundException"
 
 
 def test_a_dry_run_says_whether_it_would_have_gone(kinesis, arn):
-    dry = lambda call, **arguments: failure(lambda: call(DryRun=True, **arguments))
+    dry = lambda call, **arguments: code_of(lambda: call(DryRun=True, **arguments))
     entry = {"Data": b"x", "PartitionKey": "k"}
     assert dry(kinesis.put_record, StreamARN=arn, **entry) == "DryRunOperationException"
     assert dry(kinesis.put_records, StreamARN=arn, Records=[entry]) == "DryRunOperationException"

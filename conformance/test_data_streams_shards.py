@@ -13,11 +13,6 @@ FIRST, SECOND, THIRD = (f"shardId-{n:012d}" for n in range(3))
 
 
 @pytest.fixture
-def kinesis(server):
-    return server.client("kinesis")
-
-
-@pytest.fixture
 def stream(kinesis, name):
     kinesis.create_stream(StreamName=name, ShardCount=1)
     return name

@@ -122,13 +122,6 @@ def test_sizes_qualities_and_pages(server, name, video):
     assert failed == []
 
 
-def failure(call):
-    with pytest.raises(ClientError) as failed:
-        call()
-    error = failed.value.response
-    return error["Error"]["Code"], error["ResponseMetadata"]["HTTPStatusCode"]
-
-
 def test_what_may_not_be_asked_for_is_a_declared_error(server, name):
     make_stream(server, name)
     make_stream(server, f"{name}-live", hours=0)
@@ -136,9 +129,9 @@ def test_what_may_not_be_asked_for_is_a_declared_error(server, name):
     invalid = ("InvalidArgumentException", 400)
     for options in ({"start": 1.0, "end": 0.0}, {"end": 300.001}, {"SamplingInterval": 199}, {"WidthPixels": 100},
                     {"FormatConfig": {"JPEGQuality": "0"}}, {"FormatConfig": {"JPEGQuality": "best"}}, {"NextToken": "bm9uZSBvZiBvdXJz"}):
-        assert failure(lambda: client.get_images(**request(name, **options))) == invalid, options
-    assert failure(lambda: client.get_images(**request(f"{name}-none"))) == ("ResourceNotFoundException", 404)
-    assert failure(lambda: client.get_images(**request(f"{name}-live"))) == ("NoDataRetentionException", 400)
+        assert harness.failure(lambda: client.get_images(**request(name, **options))) == invalid, options
+    assert harness.failure(lambda: client.get_images(**request(f"{name}-none"))) == ("ResourceNotFoundException", 404)
+    assert harness.failure(lambda: client.get_images(**request(f"{name}-live"))) == ("NoDataRetentionException", 400)
     # Nothing is stored there: an answer, not an error.
     assert [image["Error"] for image in client.get_images(**request(name))["Images"]] == ["NO_MEDIA", "NO_MEDIA"]
 
@@ -243,9 +236,9 @@ def test_image_generation_is_configured_and_needs_a_bucket(server, name):
     described = kvs.describe_image_generation_configuration(StreamName=name)
     assert described["ImageGenerationConfiguration"] == wanted
     invalid = ("InvalidArgumentException", 400)
-    assert failure(lambda: update(Status="ENABLED")) == invalid
-    assert failure(lambda: update(SamplingInterval=100)) == invalid
-    assert failure(lambda: update(DestinationConfig={"Uri": "s3://pictures", "DestinationRegion": "eu-west-1"})) == invalid
+    assert harness.failure(lambda: update(Status="ENABLED")) == invalid
+    assert harness.failure(lambda: update(SamplingInterval=100)) == invalid
+    assert harness.failure(lambda: update(DestinationConfig={"Uri": "s3://pictures", "DestinationRegion": "eu-west-1"})) == invalid
     assert kvs.describe_image_generation_configuration(StreamName=name)["ImageGenerationConfiguration"] == wanted
     kvs.update_image_generation_configuration(StreamName=name)
     assert "ImageGenerationConfiguration" not in kvs.describe_image_generation_configuration(StreamName=name)

@@ -8,7 +8,6 @@ import ssl
 import threading
 
 import pytest
-from botocore.exceptions import ClientError
 
 import harness
 import mkv
@@ -178,22 +177,15 @@ def test_a_server_killed_between_persisted_and_delivery_delivers_when_it_is_back
             server.stop()
 
 
-def failure(call):
-    with pytest.raises(ClientError) as failed:
-        call()
-    error = failed.value.response
-    return error["Error"]["Code"], error["ResponseMetadata"]["HTTPStatusCode"], error["Error"]["Message"]
-
-
 def test_what_cannot_be_configured_is_a_declared_error(told, name):
     make_stream(told, name)
     make_stream(told, f"{name}-live", hours=0)
     unknown = TOPIC.replace("door", "window")
-    code, status, message = failure(lambda: enable(told, name, unknown))
+    code, status, message = harness.refusal(lambda: enable(told, name, unknown))
     assert (code, status) == ("InvalidArgumentException", 400) and "[topics]" in message and unknown in message
-    assert failure(lambda: enable(told, name, TOPIC + ".fifo"))[0] == "InvalidArgumentException"
-    assert failure(lambda: enable(told, f"{name}-live"))[0] == "NoDataRetentionException"
-    assert failure(lambda: enable(told, f"{name}-none"))[:2] == ("ResourceNotFoundException", 404)
+    assert harness.refusal(lambda: enable(told, name, TOPIC + ".fifo"))[0] == "InvalidArgumentException"
+    assert harness.refusal(lambda: enable(told, f"{name}-live"))[0] == "NoDataRetentionException"
+    assert harness.refusal(lambda: enable(told, f"{name}-none"))[:2] == ("ResourceNotFoundException", 404)
     assert "NotificationConfiguration" not in told.client("kinesisvideo").describe_notification_configuration(StreamName=name)
     enable(told, name)
     told.client("kinesisvideo").update_notification_configuration(StreamName=name)

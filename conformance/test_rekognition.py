@@ -4,21 +4,13 @@ import json
 import time
 
 import pytest
-from botocore.exceptions import ClientError
 
 import mkv
-from harness import eventually
+from harness import eventually, failure
 from media import make_stream
 from putmedia import Put, persisted
 
 ROLE = "arn:aws:iam::000000000000:role/any"
-
-
-def failure(call):
-    with pytest.raises(ClientError) as failed:
-        call()
-    error = failed.value.response
-    return error["Error"]["Code"], error["ResponseMetadata"]["HTTPStatusCode"]
 
 
 @pytest.fixture

@@ -3,17 +3,10 @@
 import pytest
 from botocore.exceptions import ClientError
 
-from media import make_stream
+from harness import failure
 
 APIS = ["PUT_MEDIA", "GET_MEDIA", "LIST_FRAGMENTS", "GET_MEDIA_FOR_FRAGMENT_LIST", "GET_HLS_STREAMING_SESSION_URL",
         "GET_DASH_STREAMING_SESSION_URL", "GET_CLIP", "GET_IMAGES"]
-
-
-def failure(call):
-    with pytest.raises(ClientError) as failed:
-        call()
-    error = failed.value.response
-    return error["Error"]["Code"], error["ResponseMetadata"]["HTTPStatusCode"]
 
 
 @pytest.fixture

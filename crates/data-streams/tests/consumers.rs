@@ -11,16 +11,11 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Server, encode, text};
+use common::{STREAM, Server, encode, text};
 use serde_json::{Value, json};
 
-const STREAM: &str = "arn:aws:kinesis:us-west-2:000000000000:stream/s";
-
 async fn with_consumer() -> (Server, String) {
-    let server = Server::start().await;
-    server
-        .ok("CreateStream", json!({"StreamName": "s", "ShardCount": 1}))
-        .await;
+    let server = Server::with_stream(1).await;
     server.clock.advance(Duration::from_secs(1));
     let arn = register(&server, "app").await;
     (server, arn)

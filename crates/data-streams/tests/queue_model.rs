@@ -11,12 +11,11 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Server, encode, text};
+use common::{STREAM, Server, encode, text};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
 const CALLS: usize = 150;
-const STREAM: &str = "arn:aws:kinesis:us-west-2:000000000000:stream/s";
 
 /// What became of a record in a queue.
 #[derive(Clone, Debug, PartialEq)]

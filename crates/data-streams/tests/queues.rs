@@ -12,10 +12,8 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use common::{Server, encode, text};
+use common::{Everything, STREAM, Server, encode, text};
 use serde_json::{Value, json};
-
-const STREAM: &str = "arn:aws:kinesis:us-west-2:000000000000:stream/s";
 
 /// A server with a stream and a queue `q` on it from the beginning.
 struct Queue {
@@ -284,7 +282,7 @@ async fn queues_have_tags_and_policies_and_another_account_comes_in_by_them_alon
     let tags = server.ok("ListTagsForResource", json!({"ResourceARN": arn})).await;
     assert_eq!(tags["Tags"], json!([{"Key": "a", "Value": "1"}]));
     let stranger = async |body: Value| {
-        let everything = std::sync::Arc::new(common::Everything);
+        let everything = std::sync::Arc::new(Everything);
         server.call_as("111122223333", everything, "DescribeQueue", body).await
     };
     let refused = stranger(json!({"QueueARN": arn})).await.unwrap_err();

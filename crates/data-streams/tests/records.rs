@@ -17,21 +17,13 @@ use common::failing::{FailingLog, Failure};
 use common::{START, Server, text};
 use serde_json::{Value, json};
 
-async fn with_stream(shards: u32) -> Server {
-    let server = Server::start().await;
-    server
-        .ok("CreateStream", json!({"StreamName": "s", "ShardCount": shards}))
-        .await;
-    server
-}
-
 fn put(key: &str, data: &str) -> Value {
     json!({"StreamName": "s", "PartitionKey": key, "Data": data})
 }
 
 #[tokio::test]
 async fn records_come_back_as_they_went_in_and_in_order() {
-    let server = with_stream(1).await;
+    let server = Server::with_stream(1).await;
     let mut numbers = Vec::new();
     for data in ["AA==", "AQ==", "Ag=="] {
         server.clock.advance(Duration::from_millis(10));
@@ -69,7 +61,7 @@ async fn records_come_back_as_they_went_in_and_in_order() {
 
 #[tokio::test]
 async fn a_record_goes_to_the_shard_of_its_hash_key() {
-    let server = with_stream(4).await;
+    let server = Server::with_stream(4).await;
     let shards = server.ok("ListShards", json!({"StreamName": "s"})).await;
     for shard in shards["Shards"].as_array().unwrap() {
         for end in ["StartingHashKey", "EndingHashKey"] {
@@ -94,7 +86,7 @@ async fn a_record_goes_to_the_shard_of_its_hash_key() {
 
 #[tokio::test]
 async fn put_records_answers_each_record_in_its_place() {
-    let server = with_stream(3).await;
+    let server = Server::with_stream(3).await;
     let records: Vec<Value> = (0..500)
         .map(|i| json!({"PartitionKey": format!("k{i}"), "Data": "AAAA"}))
         .collect();
@@ -131,7 +123,7 @@ async fn put_records_answers_each_record_in_its_place() {
 
 #[tokio::test]
 async fn an_iterator_begins_where_its_type_says() {
-    let server = with_stream(1).await;
+    let server = Server::with_stream(1).await;
     let latest_of_nothing = server.iterator("s", 0, "LATEST").await;
     let mut numbers = Vec::new();
     for data in ["AA==", "AQ==", "Ag=="] {
@@ -212,7 +204,7 @@ async fn an_iterator_begins_where_its_type_says() {
 
 #[tokio::test]
 async fn an_iterator_is_good_for_five_minutes_and_cannot_be_made_up() {
-    let server = with_stream(1).await;
+    let server = Server::with_stream(1).await;
     let iterator = server.iterator("s", 0, "TRIM_HORIZON").await;
     assert!(iterator.len() <= 512, "the model's limit; {}", iterator.len());
     server.clock.advance(Duration::from_secs(300));
@@ -239,7 +231,7 @@ async fn an_iterator_is_good_for_five_minutes_and_cannot_be_made_up() {
 #[tokio::test]
 async fn records_and_requests_have_limits() {
     use base64::Engine;
-    let server = with_stream(1).await;
+    let server = Server::with_stream(1).await;
     let data = |bytes: usize| base64::engine::general_purpose::STANDARD.encode(vec![7; bytes]);
     const MIB: usize = 1024 * 1024;
     server.ok("PutRecord", put("k", &data(MIB - 1))).await;
@@ -284,7 +276,7 @@ async fn records_and_requests_have_limits() {
 
 #[tokio::test]
 async fn ordering_after_a_number_that_was_never_given_is_refused() {
-    let server = with_stream(2).await;
+    let server = Server::with_stream(2).await;
     let first = text(&server.ok("PutRecord", put("a", "")).await["SequenceNumber"]);
     let after = |key: &str, number: &str| {
         let mut body = put(key, "");
@@ -307,7 +299,7 @@ async fn ordering_after_a_number_that_was_never_given_is_refused() {
 
 #[tokio::test]
 async fn a_dry_run_checks_everything_and_stores_nothing() {
-    let server = with_stream(1).await;
+    let server = Server::with_stream(1).await;
     let mut body = put("k", "AA==");
     body["DryRun"] = json!(true);
     assert_eq!(server.code("PutRecord", body.clone()).await, "DryRunOperationException");
@@ -342,7 +334,7 @@ async fn records_without_a_key_are_spread_where_the_stream_was_made_for_it() {
 
 #[tokio::test]
 async fn many_producers_at_once_lose_and_double_nothing() {
-    let server = Arc::new(with_stream(3).await);
+    let server = Arc::new(Server::with_stream(3).await);
     let producers = (0..8).map(|producer| {
         let server = server.clone();
         tokio::spawn(async move {
@@ -375,7 +367,7 @@ async fn many_producers_at_once_lose_and_double_nothing() {
 
 #[tokio::test]
 async fn records_beyond_the_retention_are_forgotten() {
-    let server = with_stream(1).await;
+    let server = Server::with_stream(1).await;
     server.ok("PutRecord", put("old", "")).await;
     server.clock.advance(Duration::from_secs(23 * 3600));
     server.ok("PutRecord", put("new", "")).await;

@@ -13,28 +13,8 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::Authorizer;
-use common::{Server, encode, text};
+use common::{Everything, STREAM, Server, encode, text};
 use serde_json::{Value, json};
-
-const STREAM: &str = "arn:aws:kinesis:us-west-2:000000000000:stream/s";
-
-#[derive(Debug)]
-struct Everything;
-
-impl Authorizer for Everything {
-    fn allows(&self, _: &str, _: &str) -> bool {
-        true
-    }
-}
-
-async fn with_stream() -> Server {
-    let server = Server::start().await;
-    server
-        .ok("CreateStream", json!({"StreamName": "s", "ShardCount": 1}))
-        .await;
-    server
-}
 
 async fn summary(server: &Server) -> Value {
     let answer = server.ok("DescribeStreamSummary", json!({"StreamName": "s"})).await;
@@ -52,7 +32,7 @@ async fn count(server: &Server) -> usize {
 
 #[tokio::test]
 async fn retention_goes_up_and_down_and_what_is_gone_stays_gone() {
-    let server = with_stream().await;
+    let server = Server::with_stream(1).await;
     let increase = async |hours: i32| {
         let body = json!({"StreamName": "s", "RetentionPeriodHours": hours});
         server.call("IncreaseStreamRetentionPeriod", body).await
@@ -116,7 +96,7 @@ async fn retention_goes_up_and_down_and_what_is_gone_stays_gone() {
 
 #[tokio::test]
 async fn shard_level_metrics_are_remembered() {
-    let server = with_stream().await;
+    let server = Server::with_stream(1).await;
     let body = |names: &[&str]| json!({"StreamName": "s", "ShardLevelMetrics": names});
     let answer = server
         .ok("EnableEnhancedMonitoring", body(&["OutgoingBytes", "IncomingBytes"]))
@@ -151,7 +131,7 @@ async fn shard_level_metrics_are_remembered() {
 
 #[tokio::test]
 async fn an_encrypted_stream_has_nothing_readable_on_disk() {
-    let server = with_stream().await;
+    let server = Server::with_stream(1).await;
     let key = json!({"StreamName": "s", "EncryptionType": "KMS", "KeyId": "alias/aws/kinesis"});
     assert_eq!(
         server.code("StopStreamEncryption", key.clone()).await,
@@ -207,7 +187,7 @@ async fn an_encrypted_stream_has_nothing_readable_on_disk() {
 
 #[tokio::test]
 async fn the_capacity_mode_and_what_belongs_to_it_can_be_changed() {
-    let server = with_stream().await;
+    let server = Server::with_stream(1).await;
     let mode = |mode: &str| json!({"StreamARN": STREAM, "StreamModeDetails": {"StreamMode": mode}});
     let strategy = |name: &str| json!({"StreamARN": STREAM, "RecordDistributionStrategy": name});
     let warm = |mib: i32| json!({"StreamName": "s", "WarmThroughputMiBps": mib});
@@ -292,7 +272,7 @@ async fn an_on_demand_stream_grows_with_its_load() {
 
 #[tokio::test]
 async fn tags_are_kept_on_streams_and_consumers() {
-    let server = with_stream().await;
+    let server = Server::with_stream(1).await;
     server
         .ok(
             "AddTagsToStream",
@@ -363,7 +343,7 @@ async fn tags_are_kept_on_streams_and_consumers() {
 
 #[tokio::test]
 async fn a_policy_lets_another_account_in_and_shuts_out_whom_it_denies() {
-    let server = with_stream().await;
+    let server = Server::with_stream(1).await;
     let theirs = async |operation: &str, body: Value| {
         let answer = server
             .call_as("111122223333", Arc::new(Everything), operation, body)
@@ -435,7 +415,7 @@ async fn a_policy_lets_another_account_in_and_shuts_out_whom_it_denies() {
 
 #[tokio::test]
 async fn an_accounts_limits_and_settings_are_told() {
-    let server = with_stream().await;
+    let server = Server::with_stream(1).await;
     let limits = server.ok("DescribeLimits", json!({})).await;
     assert_eq!(
         (

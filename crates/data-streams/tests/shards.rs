@@ -17,10 +17,9 @@ use common::failing::{FailingLog, Failure};
 use common::{Server, text};
 use serde_json::{Value, json};
 
+/// A stream whose shards are a second old: those that follow them begin later.
 async fn with_stream(shards: u32) -> Server {
-    let server = Server::start().await;
-    let body = json!({"StreamName": "s", "ShardCount": shards});
-    server.ok("CreateStream", body).await;
+    let server = Server::with_stream(shards).await;
     server.clock.advance(Duration::from_secs(1));
     server
 }

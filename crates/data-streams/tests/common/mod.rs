@@ -15,6 +15,9 @@ use storage::{Catalog, LogOptions, LogStore, MemoryCatalog, RecordLog};
 use tempfile::TempDir;
 use wire::{Address, RawBody, RawRequest, Registry};
 
+/// The stream that most tests use.
+pub const STREAM: &str = "arn:aws:kinesis:us-west-2:000000000000:stream/s";
+
 /// A time at which the tests begin.
 pub const START: Timestamp = Timestamp::from_millis(1_767_323_045_678);
 
@@ -77,6 +80,19 @@ pub async fn service(
 impl Server {
     pub async fn start() -> Server {
         Server::start_with(|log| log).await
+    }
+
+    /// A server with a stream `s` of so many shards.
+    pub async fn with_stream(shards: u32) -> Server {
+        let server = Server::start().await;
+        server.make_stream("s", shards).await;
+        server
+    }
+
+    /// Makes a stream of so many shards.
+    pub async fn make_stream(&self, name: &str, shards: u32) {
+        let body = serde_json::json!({"StreamName": name, "ShardCount": shards});
+        self.ok("CreateStream", body).await;
     }
 
     /// A server that keeps AWS's limits of a shard.
