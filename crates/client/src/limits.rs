@@ -98,3 +98,13 @@ pub const LAGS_NAMED_MAX: usize = 100;
 
 /// Lease writes of one consumer that are under way at once. Ours.
 pub const LEASE_WRITES_MAX: usize = 16;
+
+/// Bytes of one record, data and partition key together. AWS: 10 MiB where the stream allows it, else 1 MiB, which the
+/// server checks.
+pub const PUT_RECORD_BYTES_MAX: usize = 10 * 1024 * 1024;
+
+/// Characters of a partition key. AWS: 256.
+pub const PUT_KEY_CHARACTERS_MAX: usize = 256;
+
+/// What a record in a producer's buffer takes beside its bytes. Ours.
+pub const RECORD_OVERHEAD_BYTES: usize = 256;
