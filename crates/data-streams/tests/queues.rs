@@ -688,6 +688,52 @@ async fn no_record_goes_to_two_receivers_and_one_who_hangs_up_takes_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_thousand_calls_may_wait_for_a_queue_and_those_beyond_are_told_so() {
+    let queue = with_queue(json!({})).await;
+    let wait = || {
+        queue.server.call(
+            "ReceiveQueueRecords",
+            json!({"QueueARN": queue.arn, "WaitTimeSeconds": 1}),
+        )
+    };
+    for _ in 0..2 {
+        let answers = futures_util::future::join_all((0..1010).map(|_| wait())).await;
+        let refused: Vec<String> = answers.into_iter().filter_map(|a| Some(a.err()?.code)).collect();
+        assert_eq!(refused, vec!["ThrottlingException"; 10]);
+    }
+    queue.put(&["a"]).await;
+    assert_eq!(data(&queue.receive().await), all(&["a"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_left_of_a_deleted_queue() {
+    let queue = with_queue(json!({})).await;
+    let rows = async |queue: &Queue| {
+        let page = queue
+            .server
+            .catalog
+            .page("-/-/data-stream-queue", None, 1000)
+            .await
+            .unwrap();
+        page.entries.len()
+    };
+    let texts: Vec<String> = (0..300).map(|n| n.to_string()).collect();
+    queue.put(&texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    for _ in 0..30 {
+        queue.receive().await;
+    }
+    let there = rows(&queue).await;
+    assert!(there > 4, "{there}");
+    queue.server.ok("DeleteQueue", json!({"QueueARN": queue.arn})).await;
+    let queue = Queue {
+        server: queue.server.restart().await,
+        arn: queue.arn,
+    };
+    queue.server.service.sweep().await;
+    assert_eq!(rows(&queue).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_acknowledgement_is_answered_when_it_is_written_and_not_before() {
     let queue = with_queue(json!({"VisibilityTimeoutSeconds": 10})).await;
     queue.put(&["a", "b"]).await;

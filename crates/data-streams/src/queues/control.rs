@@ -294,8 +294,7 @@ impl Handle<op::DeleteQueue> for DataStreams {
             let gone = rows::mark_gone(queue.id).map_err(catalog_failure)?;
             this.write_with(&current, record, vec![gone]).await?;
             this.queues.forget(&name, &queue);
-            this.queues.unfinished.lock().push(queue.id);
-            this.queues.finish_deletions().await;
+            this.queues.fresh.lock().push(queue.id);
             Ok(())
         })
         .await?;

@@ -225,7 +225,7 @@ impl Running {
         if !inbox.work.is_empty() {
             return false;
         }
-        inbox.running = false;
+        (inbox.running, inbox.parked) = (false, 0);
         inbox.book = book.take();
         self.ended = true;
         true

@@ -50,6 +50,8 @@ pub struct Queues {
     engines: Mutex<HashMap<u64, Arc<Engine>>>,
     /// Deleted queues whose state of delivery is still there.
     unfinished: Mutex<Vec<u64>>,
+    /// The same for those that were deleted since the last sweep: something may still be written for them.
+    fresh: Mutex<Vec<u64>>,
 }
 
 impl Queues {
@@ -60,6 +62,7 @@ impl Queues {
             index: RwLock::default(),
             engines: Mutex::default(),
             unfinished: Mutex::default(),
+            fresh: Mutex::default(),
         }
     }
 
@@ -137,6 +140,7 @@ impl Queues {
     /// Deletes what deleted queues have left. A failure is tried again by the next sweep.
     pub async fn finish_deletions(&self) {
         let unfinished = std::mem::take(&mut *self.unfinished.lock());
+        self.unfinished.lock().append(&mut self.fresh.lock());
         for id in unfinished {
             if let Err(error) = rows::delete(&*self.catalog, id).await {
                 tracing::warn!(%error, queue = id, "the state of a deleted queue is still there");
