@@ -67,7 +67,7 @@ pub const CUES_MAX: usize = 1 << 18;
 pub const FOLLOW_CALLS_MAX: usize = 4;
 
 /// Records of one GetRecords of a follower. AWS: up to 10,000; ours is lower, so that the first are shown soon.
-pub const FOLLOW_RECORDS_MAX: usize = 1000;
+pub const FOLLOW_RECORDS_MAX: u32 = 1000;
 
 /// A shard that gave all it had is asked again after this. AWS: five GetRecords a second.
 pub const FOLLOW_IDLE_FIRST: Duration = Duration::from_millis(250);

@@ -11,8 +11,9 @@ use base64::engine::general_purpose::STANDARD;
 use bench::Failure;
 use bench::fragment::{Sha, noise, sha256};
 use bench::server::create;
+use client::consumer::{KinesisSource, ShardSource, StartAt, StreamRecord};
 use client::follow::{FollowConfig, FollowEvent, Follower};
-use client::{Client, ClientError, Service, StreamName};
+use client::{Client, ClientError, Service};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -67,9 +68,6 @@ pub async fn prepare(client: &Client) -> Result<(), Failure> {
     for stream in STREAMS {
         let input = json!({ "StreamName": stream, "ShardCount": 2 });
         create(client, Service::Kinesis, "CreateStream", &input).await?;
-        let arn = describe(client, stream).await?["StreamARN"].clone();
-        let input = json!({ "StreamARN": arn, "ConsumerName": CONSUMER });
-        create(client, Service::Kinesis, "RegisterStreamConsumer", &input).await?;
     }
     Ok(())
 }
@@ -147,7 +145,7 @@ impl Producer {
                 None => self.put_json(way, &records).await?,
                 Some(connection) => {
                     let body = wire::put_records(self.name(), &records)?;
-                    match connection.call(wire::CBOR, "PutRecords", &body).await? {
+                    match connection.call("PutRecords", &body).await? {
                         Some(answer) => wire::taken(&answer)?,
                         None => return Ok(()),
                     }
@@ -274,31 +272,35 @@ async fn change_shards(
     }
 }
 
-fn saw(ledger: &Shared, stream: usize, number: &str, stored: Stored) -> Result<(), Failure> {
-    let mut ledger = ledger.lock().map_err(|_| "poisoned")?;
-    let before = ledger.seen.insert((stream, number.parse()?), stored.clone());
-    match before {
-        Some(before) if before != stored => Err(format!("two readers saw record {number} differently").into()),
-        _ => Ok(()),
+fn see(ledger: &Shared, stream: usize, shard: &str, records: Vec<StreamRecord>) -> Result<(), Failure> {
+    for record in records {
+        let stored = Stored {
+            shard: shard.to_owned(),
+            key: record.partition_key,
+            sha: sha256(&record.data),
+        };
+        let number: u128 = record.sequence_number.as_str().parse()?;
+        let mut ledger = ledger.lock().map_err(|_| "poisoned")?;
+        let before = ledger.seen.insert((stream, number), stored.clone());
+        if before.is_some_and(|before| before != stored) {
+            return Err(format!("two readers saw record {number} differently").into());
+        }
     }
+    Ok(())
+}
+
+fn source(client: &Client, stream: usize) -> Arc<KinesisSource> {
+    let name = STREAMS.get(stream).copied().unwrap_or_default();
+    Arc::new(KinesisSource::new(client.clone(), name))
 }
 
 /// Reads what comes by GetRecords.
 async fn follow(client: Client, stream: usize, ledger: Shared) -> Result<(), Failure> {
-    let name = STREAMS.get(stream).copied().unwrap_or_default().to_owned();
-    let mut follower = Follower::start(client, FollowConfig::new(StreamName::Name(name))).await?;
+    let source = source(&client, stream);
+    let mut follower = Follower::start(source, Arc::clone(client.clock()), FollowConfig::default()).await?;
     while let Some(event) = follower.next().await? {
         match event {
-            FollowEvent::Records(records) => {
-                for record in records {
-                    let stored = Stored {
-                        shard: record.shard.to_string(),
-                        key: record.partition_key,
-                        sha: sha256(&record.data),
-                    };
-                    saw(&ledger, stream, &record.sequence_number, stored)?;
-                }
-            }
+            FollowEvent::Records { shard, records } => see(&ledger, stream, &shard, records)?,
             FollowEvent::Trouble { error, .. } => return Err(error.into()),
             FollowEvent::ShardEnded { .. } => {}
         }
@@ -308,67 +310,51 @@ async fn follow(client: Client, stream: usize, ledger: Shared) -> Result<(), Fai
 
 /// Is pushed what comes, from every open shard and those that come of them.
 async fn subscribe(client: Client, stream: usize, ledger: Shared) -> Result<(), Failure> {
-    let name = STREAMS.get(stream).copied().unwrap_or_default();
-    let input = json!({ "StreamARN": describe(&client, name).await?["StreamARN"], "ConsumerName": CONSUMER });
-    let mut answer = client.call(Service::Kinesis, "DescribeStreamConsumer", &input).await?;
-    let consumer = answer["ConsumerDescription"]["ConsumerARN"].take();
+    let source = source(&client, stream);
+    let consumer = source.registered(CONSUMER).await?;
     let mut known = BTreeSet::new();
     let mut reading: JoinSet<Result<Vec<String>, Failure>> = JoinSet::new();
-    let begin = |reading: &mut JoinSet<_>, shard: String, from: &'static str| {
-        let (authority, consumer, ledger) = (authority(&client), consumer.clone(), Arc::clone(&ledger));
-        reading.spawn(subscribe_one(authority, consumer, stream, shard, from, ledger));
+    let begin = |reading: &mut JoinSet<_>, shard: String, from: StartAt| {
+        let (source, consumer, ledger) = (Arc::clone(&source), consumer.clone(), Arc::clone(&ledger));
+        reading.spawn(async move { subscribe_one(&source, &consumer, stream, &shard, from, &ledger).await });
     };
-    for shard in list_shards(&client, name).await? {
-        if shard.end.is_none() && known.insert(shard.id.clone()) {
-            begin(&mut reading, shard.id, "LATEST");
+    for shard in source.shards().await? {
+        if shard.open && known.insert(shard.id.clone()) {
+            begin(&mut reading, shard.id, StartAt::Latest);
         }
     }
     while let Some(ended) = reading.join_next().await {
         for child in ended?? {
             if known.insert(child.clone()) {
-                begin(&mut reading, child, "TRIM_HORIZON");
+                begin(&mut reading, child, StartAt::TrimHorizon);
             }
         }
     }
     Ok(())
 }
 
-/// One shard to its end; gives its children, none when the server is gone.
+/// One shard to its end; gives its children.
 async fn subscribe_one(
-    authority: String,
-    consumer: Value,
+    source: &KinesisSource,
+    consumer: &str,
     stream: usize,
-    shard: String,
-    from: &'static str,
-    ledger: Shared,
+    shard: &str,
+    from: StartAt,
+    ledger: &Shared,
 ) -> Result<Vec<String>, Failure> {
-    let Some(connection) = Connection::open(&authority).await else {
-        return Ok(Vec::new());
-    };
-    let input = json!({ "ConsumerARN": consumer, "ShardId": shard, "StartingPosition": { "Type": from } });
-    let mut subscription = match connection.subscribe(&input).await? {
-        None => return Ok(Vec::new()),
-        Some(Ok(subscription)) => subscription,
-        Some(Err(said)) => return Err(format!("SubscribeToShard {shard}: {said}").into()),
-    };
-    let mut last = 0;
-    while let Some(event) = subscription.next().await? {
-        for record in event["Records"].as_array().ok_or("no Records")? {
-            let number = text(record, "SequenceNumber")?;
-            let order: u128 = number.parse()?;
-            if order <= last {
-                return Err(format!("{shard}: a subscriber got {number} after {last}").into());
+    let mut subscription = source.subscribe(consumer, shard, &from).await?;
+    let mut last = None;
+    while let Some(page) = subscription.next().await? {
+        for record in &page.records {
+            let number = Some(record.sequence_number.clone());
+            if number <= last {
+                return Err(format!("{shard}: a subscriber got {number:?} after {last:?}").into());
             }
-            last = order;
-            let stored = Stored {
-                shard: shard.clone(),
-                key: text(record, "PartitionKey")?,
-                sha: sha256(&STANDARD.decode(text(record, "Data")?)?),
-            };
-            saw(&ledger, stream, &number, stored)?;
+            last = number;
         }
-        if let Some(children) = event["ChildShards"].as_array().filter(|children| !children.is_empty()) {
-            return children.iter().map(|child| text(child, "ShardId")).collect();
+        see(ledger, stream, shard, page.records)?;
+        if !page.children.is_empty() {
+            return Ok(page.children.into_iter().map(|child| child.id).collect());
         }
     }
     Ok(Vec::new())

@@ -1,4 +1,4 @@
-//! Bare connections: PutRecords in CBOR, and SubscribeToShard. `None` stands for a server that is gone.
+//! A bare connection for PutRecords in CBOR. `None` stands for a server that is gone.
 
 use auth::{RequestHead, Scope, payload_hash, sign};
 use base::{Clock, SystemClock};
@@ -6,12 +6,10 @@ use bench::Failure;
 use bench::server::{REGION, credentials};
 use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
-use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-pub const JSON: &str = "application/x-amz-json-1.1";
-pub const CBOR: &str = "application/x-amz-cbor-1.1";
+const CBOR: &str = "application/x-amz-cbor-1.1";
 
 /// A connection to the server at an address, and what was read of it and not yet used.
 pub struct Connection {
@@ -23,7 +21,7 @@ pub struct Connection {
 /// The head of an answer.
 struct Head {
     status: u16,
-    length: Option<usize>,
+    length: usize,
 }
 
 impl Connection {
@@ -37,12 +35,12 @@ impl Connection {
         })
     }
 
-    /// Sends a signed request. HTTP/1.0 gets an answer of unknown length without chunks.
-    async fn send(&mut self, version: &str, notation: &str, operation: &str, body: &[u8]) -> Option<()> {
+    /// Sends a signed request.
+    async fn send(&mut self, operation: &str, body: &[u8]) -> Option<()> {
         let length = body.len().to_string();
         let target = format!("Kinesis_20131202.{operation}");
         let headers = [
-            ("content-type", notation),
+            ("content-type", CBOR),
             ("content-length", &length),
             ("x-amz-target", &target),
             ("host", &self.authority),
@@ -67,7 +65,7 @@ impl Connection {
             SystemClock::new().now(),
             &payload_hash(body),
         );
-        let mut request = format!("POST / HTTP/{version}\r\n").into_bytes();
+        let mut request = b"POST / HTTP/1.1\r\n".to_vec();
         let added = signature.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         for (name, value) in headers.into_iter().chain(added) {
             request.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
@@ -98,27 +96,21 @@ impl Connection {
             None => Err(format!("no answer of HTTP: {head}").into()),
             Some(status) => Ok(Head {
                 status,
-                length: length.and_then(|length| length.trim().parse().ok()),
+                length: length.and_then(|length| length.trim().parse().ok()).unwrap_or(0),
             }),
         })
     }
 
     async fn body(&mut self, head: &Head) -> Option<Vec<u8>> {
-        match head.length {
-            None => while self.more().await.is_some() {},
-            Some(length) => {
-                while self.buffer.len() < length {
-                    self.more().await?;
-                }
-            }
+        while self.buffer.len() < head.length {
+            self.more().await?;
         }
-        let length = head.length.unwrap_or(self.buffer.len());
-        Some(self.buffer.drain(..length).collect())
+        Some(self.buffer.drain(..head.length).collect())
     }
 
     /// The body of a successful answer; any other is an error.
-    pub async fn call(&mut self, notation: &str, operation: &str, body: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
-        if self.send("1.1", notation, operation, body).await.is_none() {
+    pub async fn call(&mut self, operation: &str, body: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+        if self.send(operation, body).await.is_none() {
             return Ok(None);
         }
         let Some(head) = self.head().await.transpose()? else {
@@ -130,61 +122,6 @@ impl Connection {
         match head.status {
             200 => Ok(Some(body)),
             status => Err(format!("{operation}: {status} {}", String::from_utf8_lossy(&body)).into()),
-        }
-    }
-
-    /// Subscribes; gives the error's words where the server refuses.
-    pub async fn subscribe(mut self, input: &Value) -> Result<Option<Result<Subscription, String>>, Failure> {
-        let body = input.to_string();
-        if self
-            .send("1.0", JSON, "SubscribeToShard", body.as_bytes())
-            .await
-            .is_none()
-        {
-            return Ok(None);
-        }
-        let Some(head) = self.head().await.transpose()? else {
-            return Ok(None);
-        };
-        if head.status == 200 {
-            return Ok(Some(Ok(Subscription(self))));
-        }
-        let said = self.body(&head).await;
-        Ok(said.map(|said| Err(String::from_utf8_lossy(&said).into_owned())))
-    }
-}
-
-/// A subscription; its messages are AWS's event stream in JSON.
-pub struct Subscription(Connection);
-
-impl Subscription {
-    /// The next SubscribeToShardEvent; an exception of the server is an error.
-    pub async fn next(&mut self) -> Result<Option<Value>, Failure> {
-        loop {
-            let number = |bytes: &[u8], at: usize| -> Option<usize> {
-                let four: [u8; 4] = bytes.get(at..at + 4)?.try_into().ok()?;
-                usize::try_from(u32::from_be_bytes(four)).ok()
-            };
-            let buffer = &mut self.0.buffer;
-            let whole = number(buffer, 0).filter(|length| buffer.len() >= *length);
-            let (Some(length), Some(headers)) = (whole, number(buffer, 4)) else {
-                if self.0.more().await.is_none() {
-                    return Ok(None);
-                }
-                continue;
-            };
-            let message: Vec<u8> = buffer.drain(..length).collect();
-            let (headers, payload) = message
-                .get(12..length - 4)
-                .and_then(|inner| inner.split_at_checked(headers))
-                .ok_or("an event of impossible lengths")?;
-            let headers = String::from_utf8_lossy(headers);
-            if headers.contains("exception") {
-                return Err(format!("the subscription: {headers} {}", String::from_utf8_lossy(payload)).into());
-            }
-            if headers.contains("SubscribeToShardEvent") {
-                return Ok(Some(serde_json::from_slice(payload)?));
-            }
         }
     }
 }

@@ -5,7 +5,6 @@
 //! Records of a shard come in order, and those of its children after them. Nothing is promised between other shards.
 //! No more than [`FOLLOW_CALLS_MAX`] answers are held at a time, and none is asked for while the last is not taken.
 
-mod page;
 mod plan;
 
 use std::collections::BTreeMap;
@@ -14,20 +13,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::Timestamp;
-use bytes::Bytes;
+use base::{Clock, Timestamp};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::backoff::Backoff;
-use crate::call::Client;
+use crate::consumer::{Page, ShardSource, StartAt, StreamRecord};
 use crate::error::ClientError;
-use crate::limits::{FOLLOW_CALLS_MAX, FOLLOW_IDLE_FIRST, FOLLOW_IDLE_MAX, FOLLOW_IDLE_PER_SHARD};
-use crate::media::StreamName;
-use page::{Page, Position};
-use plan::Plan;
+use crate::limits::{FOLLOW_CALLS_MAX, FOLLOW_IDLE_FIRST, FOLLOW_IDLE_MAX, FOLLOW_IDLE_PER_SHARD, FOLLOW_RECORDS_MAX};
+use plan::{Plan, Planned};
 
 /// Where reading begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +49,6 @@ pub enum FollowTo {
 /// What to read.
 #[derive(Clone, Debug)]
 pub struct FollowConfig {
-    /// The stream.
-    pub stream: StreamName,
     /// Where to begin.
     pub from: FollowFrom,
     /// Where to end.
@@ -64,11 +57,10 @@ pub struct FollowConfig {
     pub backoff: Backoff,
 }
 
-impl FollowConfig {
+impl Default for FollowConfig {
     /// What is put from now on, without an end.
-    pub fn new(stream: StreamName) -> Self {
+    fn default() -> Self {
         FollowConfig {
-            stream,
             from: FollowFrom::Now,
             to: FollowTo::Never,
             backoff: Backoff::default(),
@@ -76,26 +68,16 @@ impl FollowConfig {
     }
 }
 
-/// One record as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredRecord {
-    /// The shard's id.
-    pub shard: Arc<str>,
-    /// Its number, decimal.
-    pub sequence_number: String,
-    /// The key that chose the shard.
-    pub partition_key: String,
-    /// When it arrived at the server.
-    pub arrived: Timestamp,
-    /// What was put.
-    pub data: Bytes,
-}
-
 /// What [`Follower::next`] tells.
 #[derive(Debug)]
 pub enum FollowEvent {
     /// Records of one shard, in order.
-    Records(Vec<StoredRecord>),
+    Records {
+        /// The shard.
+        shard: Arc<str>,
+        /// At least one.
+        records: Vec<StreamRecord>,
+    },
     /// A shard was split, merged or, without children, forgotten; all of it has been read.
     ShardEnded {
         /// The shard.
@@ -119,9 +101,19 @@ struct Polled {
     outcome: Result<Page, ClientError>,
 }
 
+/// Where in a shard the next records are.
+#[derive(Clone, Debug)]
+struct Position {
+    /// Made when it is needed; expires.
+    iterator: Option<String>,
+    /// The same place without an iterator.
+    place: StartAt,
+}
+
 /// See the module.
 pub struct Follower {
-    client: Client,
+    source: Arc<dyn ShardSource>,
+    clock: Arc<dyn Clock>,
     config: FollowConfig,
     plan: Plan,
     reading: BTreeMap<Arc<str>, Reading>,
@@ -139,36 +131,50 @@ struct Reading {
 }
 
 impl Follower {
-    /// Finds the shards. Fails when the stream is not there or may not be read.
+    /// Finds the shards, and where to begin in them.
     ///
     /// # Errors
-    /// Those of ListShards.
-    pub async fn start(client: Client, config: FollowConfig) -> Result<Self, ClientError> {
-        let filter = match config.from {
-            FollowFrom::Now => json!({ "Type": "AT_LATEST" }),
-            FollowFrom::Start => json!({ "Type": "FROM_TRIM_HORIZON" }),
-            FollowFrom::Time(time) => json!({ "Type": "FROM_TIMESTAMP", "Timestamp": time.seconds() }),
-        };
-        let plan = Plan::new(page::list_shards(&client, &config.stream, Some(&filter)).await?);
+    /// Those of ListShards and GetShardIterator: the stream is not there, or may not be read.
+    pub async fn start(
+        source: Arc<dyn ShardSource>,
+        clock: Arc<dyn Clock>,
+        config: FollowConfig,
+    ) -> Result<Self, ClientError> {
+        let mut shards = source.shards().await?;
+        if config.from == FollowFrom::Now {
+            shards.retain(|shard| shard.open);
+        }
+        let shards = shards.into_iter().map(|shard| Planned::new(&shard.id, &shard.parents));
         let mut follower = Follower {
-            client,
+            plan: Plan::new(shards.collect()),
+            source,
+            clock,
             config,
-            plan,
             reading: BTreeMap::new(),
             polls: FuturesUnordered::new(),
             calls: Arc::new(Semaphore::new(FOLLOW_CALLS_MAX)),
             pending: None,
         };
-        // Pinned now: an iterator of LATEST that is made later would leave out what comes meanwhile.
         for shard in follower.plan.ready() {
-            let position = Position::from(follower.config.from);
-            let position = match follower.config.from {
-                FollowFrom::Now => page::pin(&follower.client, &follower.config.stream, &shard, position).await?,
-                _ => position,
-            };
+            let position = follower.first_position(&shard).await?;
             follower.begin(shard, position);
         }
         Ok(follower)
+    }
+
+    /// The newest place is pinned: an iterator that is made later would leave out what comes meanwhile. Where nothing was
+    /// read yet there is no number to go back to when it expires, only the time.
+    async fn first_position(&mut self, shard: &str) -> Result<Position, ClientError> {
+        let place = match self.config.from {
+            FollowFrom::Now => StartAt::Timestamp(self.clock.now()),
+            FollowFrom::Start => StartAt::TrimHorizon,
+            FollowFrom::Time(time) => StartAt::Timestamp(time),
+        };
+        let iterator = match self.config.from {
+            FollowFrom::Now => Some(self.source.iterator(shard, &StartAt::Latest).await?),
+            _ => None,
+        };
+        Ok(Position { iterator, place })
     }
 
     /// What comes next; `None` when the end is reached. May be dropped and called again: nothing is lost by it.
@@ -208,7 +214,7 @@ impl Follower {
         let Some(reading) = self.reading.get(&shard) else {
             return;
         };
-        let (client, stream, calls) = (self.client.clone(), self.config.stream.clone(), Arc::clone(&self.calls));
+        let (source, calls) = (Arc::clone(&self.source), Arc::clone(&self.calls));
         let position = reading.position.clone();
         self.polls.push(Box::pin(async move {
             if !wait.is_zero() {
@@ -216,47 +222,48 @@ impl Follower {
             }
             // Never closed.
             let _permit = calls.acquire_owned().await;
-            let outcome = page::read(&client, &stream, &shard, &position).await;
+            let outcome = read(&*source, &shard, position).await;
             Polled { shard, outcome }
         }));
     }
 
     fn take(&mut self, shard: Arc<str>, page: Page) -> Option<FollowEvent> {
-        let now = self.client.clock().now();
         let Page {
             mut records,
-            position,
-            behind_ms,
+            next,
+            millis_behind,
             children,
         } = page;
-        let tip = behind_ms == 0;
-        let mut over = false;
-        match self.config.to {
-            FollowTo::Never => {}
-            FollowTo::Tip => over = tip && position.is_some(),
+        let place = records.last().map(|last| StartAt::After(last.sequence_number.clone()));
+        let tip = millis_behind == 0;
+        let over = match self.config.to {
+            FollowTo::Never => false,
+            FollowTo::Tip => tip && next.is_some(),
             FollowTo::Time(to) => {
                 let before = records.len();
                 records.retain(|record| record.arrived <= to);
-                over = records.len() < before || tip && now > to;
+                records.len() < before || tip && next.is_some() && self.clock.now() > to
             }
-        }
+        };
         let wait = self.wait_after(&shard, records.is_empty(), tip);
         if over {
             self.reading.remove(&shard);
-        } else if let Some(position) = position {
+        } else if next.is_some() {
             if let Some(reading) = self.reading.get_mut(&shard) {
-                reading.position = position;
+                reading.position.iterator = next;
+                reading.position.place = place.unwrap_or_else(|| reading.position.place.clone());
                 reading.failures = 0;
             }
-            self.poll(shard, wait);
+            self.poll(Arc::clone(&shard), wait);
         } else {
-            let ended = self.end(shard, children);
+            let children = children.iter().map(|child| Planned::new(&child.id, &child.parents));
+            let ended = self.end(Arc::clone(&shard), children.collect());
             if records.is_empty() {
                 return Some(ended);
             }
             self.pending = Some(ended);
         }
-        (!records.is_empty()).then_some(FollowEvent::Records(records))
+        (!records.is_empty()).then_some(FollowEvent::Records { shard, records })
     }
 
     /// A shard without news is asked less and less often, and many shards less often than one.
@@ -277,11 +284,16 @@ impl Follower {
         wait
     }
 
-    fn end(&mut self, shard: Arc<str>, children: Vec<plan::Shard>) -> FollowEvent {
+    fn end(&mut self, shard: Arc<str>, children: Vec<Planned>) -> FollowEvent {
         self.reading.remove(&shard);
         let names = children.iter().map(|child| child.id.to_string()).collect();
         for child in self.plan.ended(&shard, children) {
-            self.begin(child, Position::Oldest);
+            // A family that ended long ago is passed over.
+            let place = match self.config.from {
+                FollowFrom::Time(time) => StartAt::Timestamp(time),
+                FollowFrom::Now | FollowFrom::Start => StartAt::TrimHorizon,
+            };
+            self.begin(child, Position { iterator: None, place });
         }
         FollowEvent::ShardEnded { shard, children: names }
     }
@@ -296,10 +308,18 @@ impl Follower {
             reading.failures += 1;
             retry_in = self.config.backoff.draw(reading.failures);
             if expired {
-                reading.position = reading.position.without_iterator();
+                reading.position.iterator = None;
             }
         }
         self.poll(shard, retry_in);
         Ok(FollowEvent::Trouble { error, retry_in })
     }
+}
+
+async fn read(source: &dyn ShardSource, shard: &str, position: Position) -> Result<Page, ClientError> {
+    let iterator = match position.iterator {
+        Some(iterator) => iterator,
+        None => source.iterator(shard, &position.place).await?,
+    };
+    source.records(&iterator, FOLLOW_RECORDS_MAX).await
 }

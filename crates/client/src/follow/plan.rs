@@ -5,9 +5,18 @@ use std::sync::Arc;
 
 /// A shard and those it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shard {
+pub struct Planned {
     pub id: Arc<str>,
     pub parents: Vec<Arc<str>>,
+}
+
+impl Planned {
+    pub fn new(id: &str, parents: &[impl AsRef<str>]) -> Self {
+        Planned {
+            id: id.into(),
+            parents: parents.iter().map(|parent| parent.as_ref().into()).collect(),
+        }
+    }
 }
 
 /// See the module.
@@ -21,7 +30,7 @@ pub struct Plan {
 
 impl Plan {
     /// Parents that are not among the shards are over, or not asked for.
-    pub fn new(shards: Vec<Shard>) -> Self {
+    pub fn new(shards: Vec<Planned>) -> Self {
         let known: BTreeSet<Arc<str>> = shards.iter().map(|shard| Arc::clone(&shard.id)).collect();
         let open = shards.into_iter().map(|shard| {
             let parents = shard.parents.into_iter().filter(|parent| known.contains(parent));
@@ -46,7 +55,7 @@ impl Plan {
     }
 
     /// A shard was read to its end and named its children. Gives those that may be read now.
-    pub fn ended(&mut self, shard: &Arc<str>, children: Vec<Shard>) -> Vec<Arc<str>> {
+    pub fn ended(&mut self, shard: &Arc<str>, children: Vec<Planned>) -> Vec<Arc<str>> {
         self.open.remove(shard);
         self.started.remove(shard);
         self.ended.insert(Arc::clone(shard));
@@ -54,11 +63,9 @@ impl Plan {
             if self.ended.contains(&child.id) || self.open.contains_key(&child.id) {
                 continue;
             }
-            let parents = child
-                .parents
-                .into_iter()
-                .filter(|parent| self.open.contains_key(parent));
-            let parents = parents.collect();
+            // A parent that is not known yet is one that another shard will name.
+            let parents = child.parents.into_iter();
+            let parents = parents.filter(|parent| !self.ended.contains(parent)).collect();
             self.open.insert(child.id, parents);
         }
         for parents in self.open.values_mut() {
@@ -72,11 +79,8 @@ impl Plan {
 mod tests {
     use super::*;
 
-    fn shard(id: &str, parents: &[&str]) -> Shard {
-        Shard {
-            id: id.into(),
-            parents: parents.iter().map(|&parent| parent.into()).collect(),
-        }
+    fn shard(id: &str, parents: &[&str]) -> Planned {
+        Planned::new(id, parents)
     }
 
     fn ids(shards: &[Arc<str>]) -> Vec<&str> {
@@ -91,6 +95,17 @@ mod tests {
         assert!(plan.ended(&"a".into(), merged()).is_empty());
         assert_eq!(ids(&plan.ended(&"b".into(), merged())), ["c"]);
         assert!(plan.ready().is_empty(), "each once");
+    }
+
+    #[test]
+    fn a_parent_that_is_not_known_yet_is_waited_for() {
+        let mut plan = Plan::new(vec![shard("a", &[]), shard("b", &[])]);
+        assert_eq!(ids(&plan.ready()), ["a", "b"]);
+        let merged = || vec![shard("e", &["a", "c"])];
+        assert!(plan.ended(&"a".into(), merged()).is_empty());
+        let halves = vec![shard("c", &["b"]), shard("d", &["b"])];
+        assert_eq!(ids(&plan.ended(&"b".into(), halves)), ["c", "d"]);
+        assert_eq!(ids(&plan.ended(&"c".into(), merged())), ["e"]);
     }
 
     #[test]

@@ -6,9 +6,11 @@ mod show;
 
 use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base::Timestamp;
+use client::consumer::KinesisSource;
 use client::follow::{FollowConfig, FollowEvent, FollowFrom, FollowTo, Follower};
 use client::{Client, ClientError};
 
@@ -37,17 +39,20 @@ pub fn run(args: &TailArgs) -> Result<ExitCode, Failure> {
         partition_key: args.partition_key.clone(),
     };
     let now = client.clock().now();
-    let mut config = FollowConfig::new(connect::stream(&args.stream));
-    config.from = from(&args.from, now)?;
-    config.to = match &args.to {
-        Some(to) => FollowTo::Time(times::parse(to, now)?),
-        None if args.no_follow => FollowTo::Tip,
-        None => FollowTo::Never,
+    let config = FollowConfig {
+        from: from(&args.from, now)?,
+        to: match &args.to {
+            Some(to) => FollowTo::Time(times::parse(to, now)?),
+            None if args.no_follow => FollowTo::Tip,
+            None => FollowTo::Never,
+        },
+        ..FollowConfig::default()
     };
+    let source = Arc::new(KinesisSource::new(client.clone(), &args.stream));
     let time = args.seconds.map_or(Duration::MAX, Duration::from_secs);
     super::small_runtime()?.block_on(async {
         let outcome = tokio::select! {
-            outcome = tokio::time::timeout(time, tail(client, config, &show, args.count)) => outcome.unwrap_or(Ok(())),
+            outcome = tokio::time::timeout(time, tail(&client, source, config, &show, args.count)) => outcome.unwrap_or(Ok(())),
             _ = tokio::signal::ctrl_c() => Ok(()),
         };
         outcome.map(|()| ExitCode::SUCCESS)
@@ -62,16 +67,23 @@ fn from(text: &str, now: Timestamp) -> Result<FollowFrom, String> {
     })
 }
 
-async fn tail(client: Client, config: FollowConfig, show: &Show, count: Option<u64>) -> Result<(), Failure> {
+async fn tail(
+    client: &Client,
+    source: Arc<KinesisSource>,
+    config: FollowConfig,
+    show: &Show,
+    count: Option<u64>,
+) -> Result<(), Failure> {
     let mut notes = Notes::new(client.clone());
     let mut left = count.unwrap_or(u64::MAX);
-    let mut follower = Follower::start(client, config).await.map_err(connect::explained)?;
+    let follower = Follower::start(source, Arc::clone(client.clock()), config).await;
+    let mut follower = follower.map_err(connect::explained)?;
     while left > 0
         && let Some(event) = follower.next().await.map_err(connect::explained)?
     {
         match event {
-            FollowEvent::Records(records) => {
-                let lines = records.iter().flat_map(|record| show.lines(record));
+            FollowEvent::Records { shard, records } => {
+                let lines = records.iter().flat_map(|record| show.lines(&shard, record));
                 match write(lines, &mut left) {
                     Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
                     written => written?,

@@ -3,7 +3,7 @@
 use base::Timestamp;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use client::follow::StoredRecord;
+use client::consumer::StreamRecord;
 use client::records::aggregate;
 use serde_json::Value;
 use serde_json_path::JsonPath;
@@ -42,24 +42,24 @@ enum Content<'a> {
 
 impl Show {
     /// The lines of a record, or of the records that a producer packed into it, with their ends.
-    pub fn lines(&self, record: &StoredRecord) -> Vec<Vec<u8>> {
+    pub fn lines(&self, shard: &str, record: &StreamRecord) -> Vec<Vec<u8>> {
         let Some(packed) = aggregate::deaggregate(&record.data) else {
-            return self.line(record, None).into_iter().collect();
+            return self.line(shard, record, None).into_iter().collect();
         };
         let mut place = 0..;
         let lines = packed.into_iter().filter_map(|packed| {
-            let one = StoredRecord {
+            let one = StreamRecord {
                 partition_key: packed.partition_key.to_string(),
                 data: packed.data,
                 ..record.clone()
             };
-            self.line(&one, place.next())
+            self.line(shard, &one, place.next())
         });
         lines.collect()
     }
 
     /// The record's line; `None` when it is left out.
-    fn line(&self, record: &StoredRecord, place: Option<u64>) -> Option<Vec<u8>> {
+    fn line(&self, shard: &str, record: &StreamRecord, place: Option<u64>) -> Option<Vec<u8>> {
         if self
             .partition_key
             .as_ref()
@@ -87,8 +87,8 @@ impl Show {
         }
         let mut line = match self.form {
             Form::Raw => return Some(raw(&record.data)),
-            Form::Json => as_json(record, place, &content, found.as_deref()),
-            Form::Person(paint) => for_person(paint, record, &content, found.as_deref()),
+            Form::Json => as_json(shard, record, place, &content, found.as_deref()),
+            Form::Person(paint) => for_person(paint, shard, record, &content, found.as_deref()),
         };
         line.push('\n');
         Some(line.into_bytes())
@@ -109,7 +109,13 @@ fn content(data: &[u8]) -> Content<'_> {
     }
 }
 
-fn as_json(record: &StoredRecord, place: Option<u64>, content: &Content<'_>, found: Option<&[&Value]>) -> String {
+fn as_json(
+    shard: &str,
+    record: &StreamRecord,
+    place: Option<u64>,
+    content: &Content<'_>,
+    found: Option<&[&Value]>,
+) -> String {
     let place = place.map_or(String::new(), |place| format!("\"sub_sequence_number\":{place},"));
     let quoted = |text: &str| Value::from(text).to_string();
     let (data, encoding) = match content {
@@ -123,14 +129,20 @@ fn as_json(record: &StoredRecord, place: Option<u64>, content: &Content<'_>, fou
     };
     format!(
         "{{\"shard\":{},\"sequence_number\":{},{place}\"partition_key\":{},\"arrival_time\":{},{shown}}}",
-        quoted(&record.shard),
-        quoted(&record.sequence_number),
+        quoted(shard),
+        quoted(record.sequence_number.as_str()),
         quoted(&record.partition_key),
         Value::from(record.arrived.seconds()),
     )
 }
 
-fn for_person(paint: Paint, record: &StoredRecord, content: &Content<'_>, found: Option<&[&Value]>) -> String {
+fn for_person(
+    paint: Paint,
+    shard: &str,
+    record: &StreamRecord,
+    content: &Content<'_>,
+    found: Option<&[&Value]>,
+) -> String {
     let mut line = String::new();
     if let (Content::Json(_, document), None) = (content, found)
         && let Some(seen) = Seen::read(document.value(), record.arrived)
@@ -138,7 +150,7 @@ fn for_person(paint: Paint, record: &StoredRecord, content: &Content<'_>, found:
         seen.write(&mut line, paint);
         return line;
     }
-    let short = record.shard.rsplit('-').next().unwrap_or_default();
+    let short = shard.rsplit('-').next().unwrap_or_default();
     let short = Some(short.trim_start_matches('0'))
         .filter(|short| !short.is_empty())
         .unwrap_or("0");
@@ -242,10 +254,11 @@ mod tests {
     use crate::cli::Color;
     use crate::commands::tail::filter;
 
-    fn record(data: &[u8]) -> StoredRecord {
-        StoredRecord {
-            shard: "shardId-000000000012".into(),
-            sequence_number: "42".to_owned(),
+    const SHARD: &str = "shardId-000000000012";
+
+    fn record(data: &[u8]) -> StreamRecord {
+        StreamRecord {
+            sequence_number: "42".parse().unwrap(),
             partition_key: "k\u{7}".to_owned(),
             arrived: Timestamp::from_millis(1_795_347_223_500),
             data: Bytes::copy_from_slice(data),
@@ -263,7 +276,7 @@ mod tests {
 
     fn plain(data: &[u8]) -> String {
         let show = show(Form::Person(Paint::for_stdout(Color::Never)));
-        String::from_utf8(show.line(&record(data), None).unwrap()).unwrap()
+        String::from_utf8(show.line(SHARD, &record(data), None).unwrap()).unwrap()
     }
 
     #[test]
@@ -298,7 +311,7 @@ mod tests {
     #[test]
     fn json_lines_keep_the_data_and_say_how_it_is_written() {
         let line = |data: &[u8]| -> Value {
-            serde_json::from_slice(&show(Form::Json).line(&record(data), None).unwrap()).unwrap()
+            serde_json::from_slice(&show(Form::Json).line(SHARD, &record(data), None).unwrap()).unwrap()
         };
         let found = line(b"{\"a\": 1}\n");
         assert_eq!(
@@ -316,10 +329,13 @@ mod tests {
         );
         let mut selecting = show(Form::Json);
         selecting.select = Some(filter::path("$.a").unwrap());
-        let line = selecting.line(&record(b"{\"a\": \"x\"}"), None).unwrap();
+        let line = selecting.line(SHARD, &record(b"{\"a\": \"x\"}"), None).unwrap();
         let found: Value = serde_json::from_slice(&line).unwrap();
         assert_eq!((&found["selected"], found.get("data")), (&json!(["x"]), None));
-        assert!(selecting.line(&record(b"{}"), None).is_none() && selecting.line(&record(b"text"), None).is_none());
+        assert!(
+            selecting.line(SHARD, &record(b"{}"), None).is_none()
+                && selecting.line(SHARD, &record(b"text"), None).is_none()
+        );
     }
 
     #[test]
@@ -329,7 +345,7 @@ mod tests {
         packed.push(&aggregate::UserRecord::new("b", &b"2"[..]));
         let packed = record(&packed.finish().unwrap().data);
         let found: Vec<Value> = show(Form::Json)
-            .lines(&packed)
+            .lines(SHARD, &packed)
             .iter()
             .map(|line| serde_json::from_slice(line).unwrap())
             .collect();
@@ -339,6 +355,6 @@ mod tests {
         assert_eq!(members(&found[1]), [json!(1), json!("b"), json!(2), json!("42")]);
         let mut one = show(Form::Raw);
         one.partition_key = Some("b".to_owned());
-        assert_eq!(one.lines(&packed), [b"2\n"]);
+        assert_eq!(one.lines(SHARD, &packed), [b"2\n"]);
     }
 }
