@@ -32,7 +32,7 @@ lint: .cache/packages ## Formatting, clippy, dependency policy, generated code, 
 	cargo xtask exceptions
 	cargo xtask codegen --check
 
-bench: build models $(VENV)/.bench ## The figures: each program prints a ratio measured in one run
+bench: build models $(VENV)/.bench bench/peers/node_modules/.ready ## The figures: each program prints a ratio measured in one run
 	bench/run $(BENCH)
 
 killtest: ## Kill the server under load and compare with the producers' ledger (ROUNDS=25)
@@ -77,9 +77,13 @@ conformance/%/node_modules/.ready: conformance/%/package-lock.json | .cache/pack
 	cd conformance/$* && npm ci --no-audit --no-fund --ignore-scripts --silent
 	@touch $@
 
+bench/peers/node_modules/.ready: bench/peers/package-lock.json | .cache/packages
+	cd bench/peers && npm ci --no-audit --no-fund --ignore-scripts --silent
+	@touch $@
+
 $(VENV)/.bench: bench/requirements.txt $(VENV)/.base
 	$(VENV)/bin/pip install -q -r $<
 	@touch $@
 
 clean: ## Remove what was built and prepared
-	rm -rf target $(VENV) $(MODELS) .cache conformance/players/node_modules conformance/javascript/node_modules
+	rm -rf target $(VENV) $(MODELS) .cache conformance/players/node_modules conformance/javascript/node_modules bench/peers/node_modules

@@ -9,6 +9,7 @@
 pub mod fanout;
 pub mod fragment;
 pub mod measure;
+pub mod records;
 pub mod report;
 pub mod server;
 

@@ -136,8 +136,10 @@ impl Shared {
         let who = Identity { id: segment, salt };
         let mut window = Window::new(&file, to);
         let mut at = offset;
+        // Behind a large frame there is another one, most likely, and perhaps of another shard.
+        let mut ahead = STEP;
         while at + HEADER as u64 <= to {
-            let bytes = window.get(at, HEADER, 16 * STEP).map_err(wrap)?;
+            let bytes = window.get(at, HEADER, ahead).map_err(wrap)?;
             let header = match Header::decode(bytes).filter(|h| belongs(h, who, at, to)) {
                 Some(header) => header,
                 None => {
@@ -149,6 +151,11 @@ impl Shared {
                 }
             };
             at = header.end();
+            ahead = if header.payload_len as usize > STEP {
+                STEP
+            } else {
+                16 * STEP
+            };
             if header.kind != Kind::Records || header.stream != whose.0.0 || header.subject.c != whose.1 {
                 continue;
             }

@@ -110,8 +110,10 @@ fn walk(
             if first >= stretch.below {
                 return false;
             }
+            // What follows belongs to other shards, up to the next signpost.
+            let more = first + count < stretch.below;
             if first + count <= from {
-                return true;
+                return more;
             }
             let records = take_records(&payload, usize::try_from(count).unwrap_or(0)).unwrap_or_default();
             for (nth, record) in records.into_iter().enumerate() {
@@ -129,7 +131,7 @@ fn walk(
                     return false;
                 }
             }
-            true
+            more
         };
         let post = &stretch.post;
         shared.walk_records(post.segment, post.offset, stretch.end, (stream, shard.0), &mut each)?;

@@ -5,7 +5,6 @@ use std::cell::Cell;
 use std::fmt;
 
 use base::Timestamp;
-use base64::engine::general_purpose::STANDARD;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use crate::conform::Malformed;
@@ -232,13 +231,7 @@ pub fn write_text(out: &mut Vec<u8>, text: &str) {
     let _ = serde_json::to_writer(out, text);
 }
 
-fn write_base64(out: &mut Vec<u8>, bytes: &[u8]) {
-    use base64::Engine;
-    let start = out.len();
-    let length = base64::encoded_len(bytes.len(), true).unwrap_or(0);
-    out.resize(start + length, 0);
-    if let Some(room) = out.get_mut(start..) {
-        // The room was made to measure.
-        let _ = STANDARD.encode_slice(bytes, room);
-    }
+/// Writes bytes as base64.
+pub(crate) fn write_base64(out: &mut Vec<u8>, bytes: &[u8]) {
+    base64_simd::STANDARD.encode_append(bytes, out);
 }
