@@ -10,6 +10,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::Timestamp;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::consumer::{Batch, Consumer, ConsumerConfig, Delivery, DynamoLeaseStore, InitialPosition, KinesisSource};
@@ -27,7 +28,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     ));
     let source = Arc::new(KinesisSource::new(client, common::argument(1, "the stream's name")?));
     let (config, json) = settings()?;
-    let mut consumer = Consumer::start(source, store, clock, config);
+    let mut consumer = Consumer::start(source, store, Arc::clone(&clock), config);
 
     let stopper = consumer.stopper();
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -41,7 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     while let Some(batch) = consumer.next().await {
         let batch = batch?;
-        print(consumer.worker_id(), &batch, json);
+        print(consumer.worker_id(), &batch, json.then(|| clock.now()));
         if let Err(error) = batch.checkpoint().await {
             eprintln!("{error}");
         }
@@ -72,11 +73,13 @@ fn settings() -> Result<(ConsumerConfig, bool), Box<dyn Error>> {
     Ok((config, json))
 }
 
-fn print(worker: &str, batch: &Batch, json: bool) {
+/// Lines for people, or with a time documents for programs.
+fn print(worker: &str, batch: &Batch, json: Option<Timestamp>) {
     let shard = batch.shard_id();
     for record in &batch.records {
-        if json {
+        if let Some(now) = json {
             let document = json!({
+                "at": now.seconds(),
                 "worker": worker,
                 "shard": shard,
                 "sequence_number": record.sequence_number.as_str(),
