@@ -1,25 +1,22 @@
 """Tables: what boto3 sees of items, conditions, indexes and transactions. The same calls go to moto, another implementation of DynamoDB,
 and the answers must be the same."""
 
-import concurrent.futures
 import decimal
 import itertools
 import json
 import os
+import re
+import threading
 import urllib.request
+import zlib
 
 import boto3
-import botocore.session
 import pytest
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.config import Config
-from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-import cbor
-from harness import REGION, eventually
+import harness
+from harness import REGION
 
 COUNT = itertools.count(1)
 
@@ -82,19 +79,7 @@ def both(dynamodb):
     with mock_aws():
         # moto stands in for AWS alone; what goes to the server passes.
         theirs = boto3.client("dynamodb", region_name=REGION, aws_access_key_id="x", aws_secret_access_key="y")
-        with passing():
-            yield Both(dynamodb, theirs)
-
-
-def passing():
-    import contextlib
-    return contextlib.nullcontext()
-
-
-def table_of(client, *, range_key=False, indexes=(), **more):
-    name = f"table-{os.getpid()}-{next(COUNT)}"
-    create(client, name, range_key=range_key, indexes=indexes, **more)
-    return name
+        yield Both(dynamodb, theirs)
 
 
 def create(client, name, *, range_key=False, indexes=(), **more):
@@ -327,3 +312,208 @@ def test_wrong_requests_get_the_same_errors(both):
     both.describe_table(TableName="nowhere-at-all")
     both.delete_table(TableName="nowhere-at-all")
     both.scan(TableName=table, Segment=3, TotalSegments=2)
+
+
+def failure(call):
+    with pytest.raises(ClientError) as failed:
+        call()
+    return failed.value.response
+
+
+def test_a_table_describes_itself(both):
+    name = make(both, range_key=True, indexes=[("by-owner", "owner", "kind", {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["v"]})])
+    ours, theirs = (client.describe_table(TableName=name)["Table"] for client in (both.ours, both.theirs))
+    for member in ("TableName", "TableStatus", "KeySchema", "ItemCount", "TableSizeBytes", "DeletionProtectionEnabled"):
+        assert ours[member] == theirs[member], member
+    assert ours["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
+    by_name = lambda table: sorted(table["AttributeDefinitions"], key=lambda attribute: attribute["AttributeName"])
+    assert by_name(ours) == by_name(theirs)
+    for member in ("IndexName", "KeySchema", "Projection", "IndexStatus"):
+        assert ours["GlobalSecondaryIndexes"][0][member] == theirs["GlobalSecondaryIndexes"][0][member], member
+    assert re.fullmatch(rf"arn:aws:dynamodb:{REGION}:\d{{12}}:table/{name}", ours["TableArn"])
+    assert name in both.ours.list_tables()["TableNames"] or both.ours.list_tables()["LastEvaluatedTableName"]
+    both.create_table(TableName=name, KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}], BillingMode="PAY_PER_REQUEST",
+                      AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}])
+    arn = ours["TableArn"]
+    both.ours.tag_resource(ResourceArn=arn, Tags=[{"Key": "team", "Value": "doors"}, {"Key": "gone", "Value": ""}])
+    both.ours.untag_resource(ResourceArn=arn, TagKeys=["gone"])
+    assert both.ours.list_tags_of_resource(ResourceArn=arn)["Tags"] == [{"Key": "team", "Value": "doors"}]
+    on = both.ours.update_continuous_backups(TableName=name, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True})
+    assert on["ContinuousBackupsDescription"]["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] == "ENABLED"
+    both.ours.update_table(TableName=name, DeletionProtectionEnabled=True)
+    assert failure(lambda: both.ours.delete_table(TableName=name))["Error"]["Code"] == "ValidationException"
+    both.ours.update_table(TableName=name, DeletionProtectionEnabled=False)
+    both.ours.delete_table(TableName=name)
+    assert failure(lambda: both.ours.describe_table(TableName=name))["Error"]["Code"] == "ResourceNotFoundException"
+
+
+def test_a_local_index_sorts_partitions_another_way(both):
+    name = f"table-{os.getpid()}-{next(COUNT)}"
+    for client in (both.ours, both.theirs):
+        client.create_table(
+            TableName=name, BillingMode="PAY_PER_REQUEST", KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}, {"AttributeName": "sk", "AttributeType": "N"}, {"AttributeName": "at", "AttributeType": "N"}],
+            LocalSecondaryIndexes=[{"IndexName": "by-time", "Projection": {"ProjectionType": "ALL"},
+                                    "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "at", "KeyType": "RANGE"}]}])
+    for i in range(10):
+        both.put_item(TableName=name, Item={"pk": S("p"), "sk": N(i), **({"at": N((i * 7) % 10)} if i != 4 else {})})
+    for more in ({}, {"Limit": 4}, {"ScanIndexForward": False}):
+        pages(both, "query", TableName=name, IndexName="by-time", KeyConditionExpression="pk = :p AND #t >= :t", ExpressionAttributeNames={"#t": "at"},
+              ExpressionAttributeValues={":p": S("p"), ":t": N(2)}, **more)
+
+
+def test_consumed_capacity_is_reckoned_as_aws_does(dynamodb):
+    name = f"table-{os.getpid()}-{next(COUNT)}"
+    create(dynamodb, name)
+    told = lambda answer: answer["ConsumedCapacity"]["CapacityUnits"]
+    item = {"pk": S("a"), "v": S("x" * 5000)}
+    assert told(dynamodb.put_item(TableName=name, Item=item, ReturnConsumedCapacity="TOTAL")) == 5
+    assert told(dynamodb.get_item(TableName=name, Key={"pk": S("a")}, ReturnConsumedCapacity="TOTAL")) == 1
+    assert told(dynamodb.get_item(TableName=name, Key={"pk": S("a")}, ConsistentRead=True, ReturnConsumedCapacity="TOTAL")) == 2
+    assert told(dynamodb.scan(TableName=name, ReturnConsumedCapacity="INDEXES")) == 1
+    assert told(dynamodb.delete_item(TableName=name, Key={"pk": S("a")}, ReturnConsumedCapacity="TOTAL")) == 5
+
+
+def test_errors_have_their_full_names_and_a_failed_condition_its_item(server, dynamodb):
+    name = f"table-{os.getpid()}-{next(COUNT)}"
+    create(dynamodb, name)
+    dynamodb.put_item(TableName=name, Item={"pk": S("a"), "b": {"B": b"\xff"}})
+    seen = []
+    dynamodb.meta.events.register("response-received.dynamodb", lambda response_dict, **_: seen.append(response_dict))
+    refused = failure(lambda: dynamodb.put_item(TableName=name, Item={"pk": S("a")}, ConditionExpression="attribute_not_exists(pk)",
+                                                ReturnValuesOnConditionCheckFailure="ALL_OLD"))
+    assert refused["Error"] == {"Code": "ConditionalCheckFailedException", "Message": "The conditional request failed"}
+    assert refused["Item"] == {"pk": S("a"), "b": {"B": b"\xff"}}
+    body = json.loads(seen[-1]["body"])
+    assert body["__type"] == "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException"
+    failure(lambda: dynamodb.scan(TableName="nowhere-at-all"))
+    assert json.loads(seen[-1]["body"])["__type"] == "com.amazonaws.dynamodb.v20120810#ResourceNotFoundException"
+    failure(lambda: dynamodb.scan(TableName=name, Segment=3, TotalSegments=2))
+    assert json.loads(seen[-1]["body"])["__type"] == "com.amazon.coral.validate#ValidationException"
+    dynamodb.get_item(TableName=name, Key={"pk": S("a")})
+    for answer in seen:
+        assert int(answer["headers"]["x-amz-crc32"]) == zlib.crc32(answer["body"])
+        assert answer["headers"]["content-type"] == "application/x-amz-json-1.0"
+
+
+def test_another_accounts_table_looks_like_none_and_regions_are_apart(server, dynamodb):
+    name = f"table-{os.getpid()}-{next(COUNT)}"
+    create(dynamodb, name)
+    dynamodb.put_item(TableName=name, Item={"pk": S("mine")})
+    arn = dynamodb.describe_table(TableName=name)["Table"]["TableArn"]
+    key, secret = server.make_key(account="111122223333")
+    theirs = server.client("dynamodb", access_key=key, secret=secret)
+    elsewhere = server.client("dynamodb", region="eu-west-1")
+    for stranger in (theirs, elsewhere):
+        for wanted in (name, arn):
+            assert failure(lambda: stranger.get_item(TableName=wanted, Key={"pk": S("mine")}))["Error"]["Code"] == "ResourceNotFoundException"
+            assert failure(lambda: stranger.delete_table(TableName=wanted))["Error"]["Code"] == "ResourceNotFoundException"
+        assert failure(lambda: stranger.tag_resource(ResourceArn=arn, Tags=[{"Key": "a", "Value": "b"}]))["Error"]["Code"] == "ResourceNotFoundException"
+        assert name not in stranger.list_tables()["TableNames"]
+        create(stranger, name)
+        assert stranger.scan(TableName=name)["Count"] == 0
+    assert dynamodb.scan(TableName=arn)["Count"] == 1
+
+
+def test_what_was_acknowledged_is_there_after_a_kill(own_server):
+    """Eight clients take leases from each other and move sums between items while the server is killed."""
+    client = own_server.client("dynamodb")
+    create(client, "leases")
+    for i in range(8):
+        client.put_item(TableName="leases", Item={"pk": S(f"k{i}"), "n": N(0), "sum": N(100)})
+    acknowledged, ended = {}, threading.Event()
+
+    def take(i):
+        own, n = own_server.client("dynamodb"), 0
+        try:
+            while not ended.is_set():
+                own.update_item(TableName="leases", Key={"pk": S(f"k{i}")}, UpdateExpression="SET n = :n", ConditionExpression="n = :old",
+                                ExpressionAttributeValues={":n": N(n + 1), ":old": N(n)})
+                n += 1
+                acknowledged[i] = n
+                other = (i + 1) % 8
+                move = lambda key, by: {"Update": {"TableName": "leases", "Key": {"pk": S(f"k{key}")}, "UpdateExpression": "ADD #s :by",
+                                                   "ExpressionAttributeNames": {"#s": "sum"}, "ExpressionAttributeValues": {":by": N(by)}}}
+                own.transact_write_items(TransactItems=[move(i, -1), move(other, 1)])
+        except Exception:
+            return
+
+    threads = [threading.Thread(target=take, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    harness.eventually(lambda: len(acknowledged) == 8 and min(acknowledged.values()) >= 5, within=60)
+    own_server.kill()
+    ended.set()
+    for thread in threads:
+        thread.join()
+    own_server.restart()
+    client = own_server.client("dynamodb")
+    items = {item["pk"]["S"]: item for item in client.scan(TableName="leases")["Items"]}
+    for i, count in acknowledged.items():
+        assert int(items[f"k{i}"]["n"]["N"]) in (count, count + 1), i
+    assert sum(int(item["sum"]["N"]) for item in items.values()) == 800, "half a transaction was kept"
+
+
+def shown(server, **labels):
+    """The values of a metric by family."""
+    text = urllib.request.urlopen(f"{server.url}/metrics").read().decode()
+    lines = [line for line in text.splitlines() if line.startswith("client_metric") and all(f'{name}="{value}"' in line for name, value in labels.items())]
+    return {line.split("{")[0]: float(line.rsplit(" ", 1)[1]) for line in lines}
+
+
+DATA = [{"MetricName": "Lag", "Dimensions": [{"Name": "Shard Id", "Value": "shard \"0\""}], "Unit": "Milliseconds", "Value": 5.0, "Timestamp": 1795347223},
+        {"MetricName": "Lag", "Dimensions": [{"Name": "Shard Id", "Value": "shard \"0\""}], "Unit": "Milliseconds",
+         "StatisticValues": {"SampleCount": 3, "Sum": 9, "Minimum": 1, "Maximum": 6}},
+        {"MetricName": "Lag", "Dimensions": [{"Name": "Shard Id", "Value": "shard \"0\""}], "Unit": "Milliseconds", "Values": [2.0, 0.5], "Counts": [2, 4]}]
+
+
+@pytest.mark.parametrize("protocol", ["smithy-rpc-v2-cbor", "json", "query"])
+def test_metrics_are_shown_whatever_their_program_speaks(server, protocol, monkeypatch):
+    monkeypatch.setenv("AWS_REQUEST_MIN_COMPRESSION_SIZE_BYTES", "2000")
+    client = speaking(server, protocol)
+    namespace = f"Test/{protocol}"
+    client.put_metric_data(Namespace=namespace, MetricData=DATA)
+    found = shown(server, namespace=namespace, metric="Lag", dimension_Shard_Id='shard \\"0\\"', unit="Milliseconds", account="000000000000", region=REGION)
+    assert found == {"client_metric_samples_total": 10, "client_metric_sum": 20, "client_metric_minimum": 0.5, "client_metric_maximum": 6, "client_metric_last": 1}
+    # Big enough to be packed.
+    client.put_metric_data(Namespace=namespace, MetricData=[{"MetricName": f"many-{i}", "Value": i} for i in range(200)])
+    assert shown(server, namespace=namespace, metric="many-199")["client_metric_sum"] == 199
+    wrong = failure(lambda: client.put_metric_data(Namespace=namespace, MetricData=[{"MetricName": "both", "Value": 1, "Values": [1]}]))
+    assert wrong["Error"]["Code"] in ("InvalidParameterCombination", "InvalidParameterCombinationException"), wrong
+    assert "mutually exclusive" in wrong["Error"]["Message"] and wrong["ResponseMetadata"]["HTTPStatusCode"] == 400
+    wrong = failure(lambda: client.put_metric_data(Namespace="AWS/Kinesis", MetricData=DATA))
+    assert wrong["Error"]["Code"] in ("InvalidParameterValue", "InvalidParameterValueException"), wrong
+    assert "client_metric_sum" not in shown(server, namespace="AWS/Kinesis")
+
+
+def speaking(server, protocol):
+    """A CloudWatch client of boto3 that speaks one of the model's protocols."""
+    import botocore.session
+    session = botocore.session.get_session()
+    loader = session.get_component("data_loader")
+    original = loader.load_service_model
+
+    def load(service, kind, **more):
+        model = original(service, kind, **more)
+        if service == "cloudwatch" and kind == "service-2":
+            model = {**model, "metadata": {**model["metadata"], "protocol": protocol, "protocols": [protocol]}}
+        return model
+
+    loader.load_service_model = load
+    client = session.create_client("cloudwatch", endpoint_url=server.url, region_name=REGION, aws_access_key_id=server.access_key, aws_secret_access_key=server.secret)
+    assert client.meta.service_model.metadata["protocol"] == protocol
+    return client
+
+
+def test_a_packed_request_cannot_be_a_bomb(server):
+    import gzip
+    import botocore.auth
+    import botocore.awsrequest
+    import botocore.credentials
+    body = gzip.compress(b"Action=PutMetricData&Namespace=" + b"x" * 50_000_000)
+    request = botocore.awsrequest.AWSRequest("POST", server.url + "/", data=body, headers={
+        "Content-Type": "application/x-www-form-urlencoded", "Content-Encoding": "gzip"})
+    botocore.auth.SigV4Auth(botocore.credentials.Credentials(server.access_key, server.secret), "monitoring", REGION).add_auth(request)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(server.url + "/", data=body, headers=dict(request.headers), method="POST"), timeout=20)
+    assert refused.value.code == 413

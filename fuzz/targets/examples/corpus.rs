@@ -34,6 +34,17 @@ const PUT_MEDIA_HEADERS: [(&str, &str); 9] = [
     ("x-amzn-stream-name", "cam1"),
 ];
 
+const EXPRESSIONS: [&str; 8] = [
+    "attribute_exists(#m.k) AND NOT (a < :a OR begins_with(b, :b))",
+    "size(c) BETWEEN :a AND :big AND a IN (:a, :b) OR contains(s, :b)",
+    "attribute_type(a, :t)",
+    "SET a = a + :a, m.l = list_append(if_not_exists(#x, :l), :l) REMOVE c[0], c[2] ADD #x :a DELETE s :s",
+    "SET c[7] = :a, c[5] = :b",
+    "SET a = :big + :big",
+    "a, m.k, c[1].d, c[0]",
+    "pk = :b AND sk >= :a",
+];
+
 /// Maps and lists of unknown length as the Java SDK writes them, and of known length; a time under tag 1.
 const CBOR_BODIES: &[(&str, &[u8])] = &[
     (
@@ -141,6 +152,26 @@ const BODIES: &[(&str, &str, &str)] = &[
         "wire_sts",
         "GetSessionToken",
         "Action=GetSessionToken&DurationSeconds=3600",
+    ),
+    (
+        "wire_dynamodb",
+        "PutItem",
+        r#"{"TableName":"leases","Item":{"leaseKey":{"S":"shardId-0"},"leaseCounter":{"N":"0"},"more":{"L":[{"M":{"b":{"B":"AA=="}}},{"SS":["a"]}]}},"Expected":{"leaseKey":{"Exists":false}}}"#,
+    ),
+    (
+        "wire_dynamodb",
+        "UpdateItem",
+        r##"{"TableName":"leases","Key":{"leaseKey":{"S":"a"}},"UpdateExpression":"SET #o = :o","ConditionExpression":"#o <> :o","ExpressionAttributeNames":{"#o":"owner"},"ExpressionAttributeValues":{":o":{"S":"w"}},"ReturnValuesOnConditionCheckFailure":"ALL_OLD"}"##,
+    ),
+    (
+        "wire_dynamodb",
+        "TransactWriteItems",
+        r#"{"TransactItems":[{"Delete":{"TableName":"leases","Key":{"leaseKey":{"S":"a"}}}}]}"#,
+    ),
+    (
+        "wire_cloudwatch",
+        "PutMetricData",
+        "Action=PutMetricData&Version=2010-08-01&Namespace=app&MetricData.member.1.MetricName=m&MetricData.member.1.Value=1.5&MetricData.member.1.Dimensions.member.1.Name=d&MetricData.member.1.Dimensions.member.1.Value=v",
     ),
 ];
 
@@ -282,6 +313,14 @@ fn main() {
     for (target, operation, body) in BODIES {
         write(target, operation, format!("{operation}\n\n{body}").as_bytes());
     }
+    for (n, expression) in EXPRESSIONS.iter().enumerate() {
+        write("tables", &format!("expression-{n}"), expression.as_bytes());
+    }
+    write(
+        "wire_cloudwatch",
+        "PutMetricData-cbor",
+        b"PutMetricData\ncontent-type: application/cbor\n\n\xbfiNamespacecappjMetricData\x81\xa3jMetricNameamiTimestamp\xc1\xfb\x41\xda\x00\x00\x00\x00\x00\x00eValue\xf9\x3e\x00\xff",
+    );
     for (operation, body) in CBOR_BODIES {
         let head = format!("{operation}\ncontent-type: application/x-amz-cbor-1.1\n\n");
         let name = format!("{operation}-cbor");

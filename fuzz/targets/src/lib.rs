@@ -19,6 +19,7 @@ mod log;
 mod mkv;
 mod packaging;
 mod sigv4;
+mod tables;
 mod wire_bodies;
 
 pub use ingest::ingest_rules;
@@ -26,7 +27,10 @@ pub use log::{MemoryDisk, fill, log_recovery};
 pub use mkv::{mkv_codec, mkv_reader};
 pub use packaging::packaging;
 pub use sigv4::{ACCESS_KEY_ID, NOW_MS, SECRET, policy, sigv4};
-pub use wire_bodies::{registered, wire_kinesis, wire_kinesisvideo, wire_rekognition, wire_sts};
+pub use tables::tables;
+pub use wire_bodies::{
+    registered, wire_cloudwatch, wire_dynamodb, wire_kinesis, wire_kinesisvideo, wire_rekognition, wire_sts,
+};
 
 /// A target: its name, which is also that of its corpus, and its function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -43,5 +47,8 @@ pub const TARGETS: &[Target] = &[
     ("wire_kinesisvideo", wire_kinesisvideo),
     ("wire_rekognition", wire_rekognition),
     ("wire_sts", wire_sts),
+    ("wire_dynamodb", wire_dynamodb),
+    ("wire_cloudwatch", wire_cloudwatch),
+    ("tables", tables),
     ("log_recovery", log_recovery),
 ];

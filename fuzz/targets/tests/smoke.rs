@@ -94,6 +94,9 @@ targets!(
     wire_kinesisvideo,
     wire_rekognition,
     wire_sts,
+    wire_dynamodb,
+    wire_cloudwatch,
+    tables,
     log_recovery
 );
 
