@@ -42,8 +42,7 @@ pub enum StreamName {
 }
 
 impl StreamName {
-    /// Adds itself to the input of a call, under the member that it is called by.
-    pub fn put_into(&self, input: &mut Value) {
+    pub(crate) fn put_into(&self, input: &mut Value) {
         let (key, value) = match self {
             StreamName::Name(name) => ("StreamName", name),
             StreamName::Arn(arn) => ("StreamARN", arn),

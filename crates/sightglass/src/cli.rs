@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use client::records::HashKey;
 
 /// Self-hosted, AWS-compatible video streams and face search.
 #[derive(Debug, Parser)]
@@ -421,7 +422,7 @@ pub struct RecordsPutArgs {
     pub key_path: Option<String>,
     /// The hash key that chooses the shard, 0 to 2^128-1, instead of the partition key's.
     #[arg(long, value_name = "NUMBER")]
-    pub explicit_hash_key: Option<String>,
+    pub explicit_hash_key: Option<HashKey>,
     /// Give up when the server has stored nothing for so many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub give_up_after: u64,

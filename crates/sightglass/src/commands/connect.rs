@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use auth::{Credentials, Secret};
 use base::SystemClock;
-use client::{Client, ClientConfig, ClientError, StreamName, Trust};
+use client::{Client, ClientConfig, ClientError, Trust};
 use storage::datadir::DataDir;
 
 use super::{Failure, env};
@@ -29,15 +29,6 @@ pub fn client(args: &ServerArgs) -> Result<Client, Failure> {
         config.trust = Trust::Pem(read(ca)?);
     }
     Ok(Client::new(config, Arc::new(SystemClock::new()))?)
-}
-
-/// A stream by what a person typed: its name or its ARN.
-pub fn stream(text: &str) -> StreamName {
-    if text.starts_with("arn:") {
-        StreamName::Arn(text.to_owned())
-    } else {
-        StreamName::Name(text.to_owned())
-    }
 }
 
 /// What the person can do about it, where that is known.

@@ -1,11 +1,12 @@
 //! Batches of PutRecords, sent again for what was not stored.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use client::{Backoff, Client, ClientError, Service, StreamName};
-use serde_json::{Value, json};
+use base::Clock;
+use client::records::{Entry, KinesisSink, RecordSink, UserRecord};
+use client::{Backoff, Client};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::source::Record;
 use crate::cli::RecordsPutArgs;
@@ -24,22 +25,20 @@ const BACKOFF: Backoff = Backoff {
 };
 
 /// Records of one call.
+#[derive(Default)]
 pub struct Batch {
-    records: Vec<Record>,
+    records: Vec<UserRecord>,
     bytes: usize,
-}
-
-fn size(record: &Record) -> usize {
-    record.key.len() + record.data.len()
+    /// The share of what may be held, until all of it is stored.
+    rooms: Vec<OwnedSemaphorePermit>,
 }
 
 impl Batch {
     /// With one record, which may be as large as it is.
     pub fn new(first: Record) -> Self {
-        Batch {
-            bytes: size(&first),
-            records: vec![first],
-        }
+        let mut batch = Batch::default();
+        batch.add(first);
+        batch
     }
 
     /// Whether another record may fit.
@@ -49,12 +48,17 @@ impl Batch {
 
     /// Takes a record, or gives it back when it does not fit.
     pub fn push(&mut self, record: Record) -> Option<Record> {
-        if !self.has_room() || self.bytes + size(&record) > BYTES_MAX {
+        if !self.has_room() || self.bytes + record.size() > BYTES_MAX {
             return Some(record);
         }
-        self.bytes += size(&record);
-        self.records.push(record);
+        self.add(record);
         None
+    }
+
+    fn add(&mut self, record: Record) {
+        self.bytes += record.size();
+        self.records.push(record.user);
+        self.rooms.extend(record.room);
     }
 }
 
@@ -73,19 +77,17 @@ pub struct Answered {
 
 /// Sends batches, one at a time, so that records of a key keep their order unless a shard refuses some of a batch.
 pub struct Sender {
-    client: Client,
-    stream: StreamName,
-    explicit_hash_key: Option<String>,
+    sink: KinesisSink,
+    clock: Arc<dyn Clock>,
     give_up_after: Duration,
     waiting: usize,
 }
 
 impl Sender {
-    pub fn new(client: Client, args: &RecordsPutArgs) -> Self {
+    pub fn new(client: &Client, args: &RecordsPutArgs) -> Self {
         Sender {
-            client,
-            stream: connect::stream(&args.stream),
-            explicit_hash_key: args.explicit_hash_key.clone(),
+            sink: KinesisSink::new(client.clone(), &args.stream),
+            clock: Arc::clone(client.clock()),
             give_up_after: Duration::from_secs(args.give_up_after),
             waiting: 0,
         }
@@ -99,31 +101,27 @@ impl Sender {
     /// Sends until every record is stored, the server refuses, or it has stored nothing for too long.
     pub async fn send(&mut self, batch: Batch, mut tell: impl FnMut(Answered)) -> Result<(), Failure> {
         let mut records = batch.records;
-        let mut last_stored = self.client.clock().monotonic();
+        let mut last_stored = self.clock.monotonic();
         let mut failures = 0;
         let mut told = String::new();
         loop {
             self.waiting = records.len();
             let mut answered = Answered::default();
-            let trouble = match self
-                .client
-                .call(Service::Kinesis, "PutRecords", &self.input(&records))
-                .await
-            {
-                Ok(answer) => sort(&answer, &mut records, &mut answered)?,
+            let trouble = match self.sink.put(&records).await {
+                Ok(entries) => sort(entries, &mut records, &mut answered),
                 Err(error) if error.is_transient() => Some(connect::explained(error).to_string()),
                 Err(error) => return Err(connect::explained(error)),
             };
             self.waiting = records.len();
             answered.again = records.len() as u64;
             if answered.stored > 0 {
-                last_stored = self.client.clock().monotonic();
+                last_stored = self.clock.monotonic();
                 failures = 0;
             }
             answered.trouble = trouble.clone().filter(|trouble| *trouble != told);
             tell(answered);
             let Some(trouble) = trouble else { return Ok(()) };
-            if self.client.clock().monotonic() >= last_stored + self.give_up_after {
+            if self.clock.monotonic() >= last_stored + self.give_up_after {
                 return Err(format!("{} records were not stored: {trouble}", records.len()).into());
             }
             told = trouble;
@@ -131,40 +129,24 @@ impl Sender {
             tokio::time::sleep(BACKOFF.draw(failures)).await;
         }
     }
-
-    fn input(&self, records: &[Record]) -> Value {
-        let entries = records.iter().map(|record| {
-            let mut entry = json!({ "PartitionKey": record.key, "Data": STANDARD.encode(&record.data) });
-            if let (Some(key), Some(members)) = (&self.explicit_hash_key, entry.as_object_mut()) {
-                members.insert("ExplicitHashKey".to_owned(), json!(key));
-            }
-            entry
-        });
-        let mut input = json!({ "Records": entries.collect::<Vec<_>>() });
-        self.stream.put_into(&mut input);
-        input
-    }
 }
 
 /// Leaves those that were not stored, in their order, and gives why.
-fn sort(answer: &Value, records: &mut Vec<Record>, answered: &mut Answered) -> Result<Option<String>, ClientError> {
-    let entries = answer.get("Records").and_then(Value::as_array);
-    let entries = entries.filter(|entries| entries.len() == records.len());
-    let entries = entries.ok_or_else(|| ClientError::Protocol("an answer for other records".to_owned()))?;
+fn sort(entries: Vec<Entry>, records: &mut Vec<UserRecord>, answered: &mut Answered) -> Option<String> {
     let mut trouble = None;
-    let mut entries = entries.iter();
-    records.retain(|record| {
-        let entry = entries.next();
-        let text = |member: &str| entry?.get(member)?.as_str().map(str::to_owned);
-        let (shard, code, message) = (text("ShardId"), text("ErrorCode"), text("ErrorMessage"));
-        if let Some(code) = code {
-            trouble = Some(format!("{code}: {}", message.unwrap_or_default()));
-            return true;
+    let mut entries = entries.into_iter();
+    records.retain(|record| match entries.next() {
+        Some(Entry::Stored(stored)) => {
+            answered.stored += 1;
+            answered.bytes += record.data.len() as u64;
+            answered.shards.push(stored.shard);
+            false
         }
-        answered.stored += 1;
-        answered.bytes += record.data.len() as u64;
-        answered.shards.extend(shard);
-        false
+        Some(Entry::Failed { code, message }) => {
+            trouble = Some(format!("{code}: {message}"));
+            true
+        }
+        None => true,
     });
-    Ok(trouble)
+    trouble
 }

@@ -42,10 +42,11 @@ async fn put(args: &RecordsPutArgs, client: Client, keys: Keys) -> Result<ExitCo
     let (records, mut read) = mpsc::channel(RECORDS_MAX);
     let reading = Reading {
         keys,
+        hash_key: args.explicit_hash_key,
         base64: args.base64,
     };
     tokio::spawn(source::read(source::Source::open(args)?, reading, records));
-    let mut sender = Sender::new(client.clone(), args);
+    let mut sender = Sender::new(&client, args);
     let mut summary = Summary::new(args, &client);
     let outcome = send_all(&mut read, &mut sender, &mut summary).await;
     summary.conclude(args, sender.waiting());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use client::records::{HashKey, UserRecord};
 use serde_json::Value;
 use serde_json_path::JsonPath;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -22,10 +23,16 @@ const READ_AHEAD_BYTES: usize = 32 * 1024 * 1024;
 /// A record to be put.
 #[derive(Debug)]
 pub struct Record {
-    pub key: String,
-    pub data: Vec<u8>,
+    pub user: UserRecord,
     /// Its share of what may be held.
-    _room: Option<OwnedSemaphorePermit>,
+    pub room: Option<OwnedSemaphorePermit>,
+}
+
+impl Record {
+    /// Data and key, in bytes.
+    pub fn size(&self) -> usize {
+        self.user.data.len() + self.user.partition_key.len()
+    }
 }
 
 /// How partition keys are made.
@@ -41,6 +48,7 @@ pub enum Keys {
 /// How data becomes records.
 pub struct Reading {
     pub keys: Keys,
+    pub hash_key: Option<HashKey>,
     pub base64: bool,
 }
 
@@ -98,7 +106,7 @@ async fn read_all(
             for word in words {
                 count += 1;
                 let mut record = reading.record(word.into_bytes(), count).map_err(at("--data", count))?;
-                record._room = reserve(&room, record.data.len()).await;
+                record.room = reserve(&room, record.size()).await;
                 if records.send(Ok(record)).await.is_err() {
                     break;
                 }
@@ -137,7 +145,7 @@ async fn read_all(
             return Err(format!("{what} {count} is longer than a record may be (10 MiB)"));
         }
         let mut record = reading.record(data, count).map_err(at(what, count))?;
-        record._room = reserve(&room, record.data.len()).await;
+        record.room = reserve(&room, record.size()).await;
         if records.send(Ok(record)).await.is_err() || whole {
             return Ok(());
         }
@@ -173,7 +181,9 @@ impl Reading {
             Keys::Spread(first) => format!("{first:x}-{count}"),
             Keys::At(path) => key_at(path, &data)?,
         };
-        Ok(Record { key, data, _room: None })
+        let mut user = UserRecord::new(key, data);
+        user.explicit_hash_key = self.hash_key;
+        Ok(Record { user, room: None })
     }
 }
 
@@ -198,7 +208,10 @@ mod tests {
         let mut found = Vec::new();
         while let Some(record) = read_here.recv().await {
             found.push(match record {
-                Ok(record) => Ok((record.key, String::from_utf8(record.data).unwrap())),
+                Ok(record) => Ok((
+                    record.user.partition_key.to_string(),
+                    String::from_utf8(record.user.data.to_vec()).unwrap(),
+                )),
                 Err(wrong) => Err(wrong),
             });
         }
@@ -213,7 +226,15 @@ mod tests {
     async fn lines_become_records_with_their_keys() {
         let keys = Keys::At(JsonPath::parse("$.camera").unwrap());
         let lines = "{\"camera\":\"door\"}\r\n\n{\"camera\":7}\n{\"x\":1}\n{\"camera\":\"never\"}";
-        let found = all(lines, Reading { keys, base64: false }).await;
+        let found = all(
+            lines,
+            Reading {
+                keys,
+                hash_key: None,
+                base64: false,
+            },
+        )
+        .await;
         assert_eq!(
             found[..2],
             [pair("door", "{\"camera\":\"door\"}"), pair("7", "{\"camera\":7}")]
@@ -221,6 +242,7 @@ mod tests {
         assert_eq!(found[2..], [Err("line 4: --key-path leads nowhere".to_owned())]);
         let spread = Reading {
             keys: Keys::Spread(255),
+            hash_key: None,
             base64: true,
         };
         assert_eq!(
@@ -232,7 +254,15 @@ mod tests {
     #[tokio::test]
     async fn a_line_without_an_end_is_refused_before_it_fills_the_memory() {
         let keys = Keys::Fixed("k".to_owned());
-        let found = all(&"x".repeat(RECORD_BYTES_MAX + 5), Reading { keys, base64: false }).await;
+        let found = all(
+            &"x".repeat(RECORD_BYTES_MAX + 5),
+            Reading {
+                keys,
+                hash_key: None,
+                base64: false,
+            },
+        )
+        .await;
         assert_eq!(
             found,
             [Err("line 1 is longer than a record may be (10 MiB)".to_owned())]
