@@ -2,7 +2,7 @@
 //! stop one with Ctrl-C or kill it, split a shard: no record is missed, and a planned move repeats none.
 //!
 //! `--fan-out NAME` has records sent instead of asking for them, `--worker NAME` names the worker, `--lease SECONDS` is how
-//! long a worker that died keeps its shards, `--latest` leaves out what is there, `--json` prints one document a line.
+//! long a worker that died keeps its shards, `--hand-off SECONDS` how long one may take to finish, `--latest` leaves out what is there, `--json` prints one document a line.
 
 mod common;
 
@@ -65,6 +65,7 @@ fn settings() -> Result<(ConsumerConfig, bool), Box<dyn Error>> {
             "--fan-out" => config.delivery = Delivery::FanOut { name: value()? },
             "--worker" => config.worker_id = value()?,
             "--lease" => config.lease_duration = Duration::from_secs_f64(value()?.parse()?),
+            "--hand-off" => config.handoff_timeout = Duration::from_secs_f64(value()?.parse()?),
             "--latest" => config.initial = InitialPosition::Latest,
             "--json" => json = true,
             other => return Err(format!("{other} is no option of this example").into()),
