@@ -26,19 +26,20 @@ def example(name):
     return str(path)
 
 
-def environment(server):
-    return dict(os.environ, AWS_ACCESS_KEY_ID=server.access_key, AWS_SECRET_ACCESS_KEY=server.secret,
+def environment(server, trust=None):
+    trusted = {"SSL_CERT_FILE": str(trust)} if trust else {}
+    return dict(os.environ, **trusted, AWS_ACCESS_KEY_ID=server.access_key, AWS_SECRET_ACCESS_KEY=server.secret,
                 AWS_REGION=harness.REGION, AWS_ENDPOINT_URL=server.url)
 
 
 class Worker:
     """The example `consume` as a process; notes each record and when it came."""
 
-    def __init__(self, server, stream, table, name, *options):
+    def __init__(self, server, stream, table, name, *options, trust=None):
         self.name, self.started, self.records, self.said = name, time.monotonic(), [], []
         self.child = subprocess.Popen(
             [example("consume"), stream, table, "--json", "--worker", name, "--lease", str(LEASE), *options],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(server))
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(server, trust))
         self.threads = [threading.Thread(target=self._read, daemon=True), threading.Thread(target=self._listen, daemon=True)]
         for thread in self.threads:
             thread.start()
@@ -228,3 +229,24 @@ def test_lines_go_in_packed_and_come_out_one_by_one_in_order(server, stream):
         worker.stop()
     assert sorted(seen(worker)) == sorted((line.split()[0], int(line.split()[1])) for line in lines)
     assert_in_order(worker)
+
+
+@pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
+def test_over_tls_records_are_sent_in_the_version_that_the_server_chooses(authority, tmp_path, name, http2):
+    # What the two agree on by ALPN is what the server then speaks on that connection.
+    config = tmp_path / "sightglass.toml"
+    config.write_text(f"[tls]\nprefer_http2 = {str(http2).lower()}\n")
+    server = harness.Server(None, "--config", str(config), "--tls-cert", str(authority.certificate), "--tls-key", str(authority.key))
+    try:
+        server.client("kinesis").create_stream(StreamName=name, ShardCount=2)
+        load = Load(server, name)
+        load.batch(100)
+        with Worker(server, name, f"{name}-table", "a", "--fan-out", "faces", trust=authority.ca) as worker:
+            eventually(lambda: all_seen(load, worker))
+            load.batch(100)
+            eventually(lambda: all_seen(load, worker))
+            worker.stop()
+        assert len(worker.records) == 200
+        assert not any("fan-out" in line for line in worker.said)
+    finally:
+        server.stop()

@@ -19,7 +19,7 @@ use crate::credentials::{CredentialsCache, ProvideCredentials};
 use crate::endpoint::Endpoint;
 use crate::error::{Answer, ClientError};
 use crate::limits::{ANSWER_BYTES_MAX, IDLE_CONNECTIONS_MAX};
-use crate::transport::{RequestBody, Sender, Tls, Trust, connect};
+use crate::transport::{RequestBody, Sender, StreamSender, Tls, Trust, connect, connect_stream};
 
 /// A service whose operations are called by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,6 +237,38 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// As [`send`](Self::send), for an answer that goes on for long: over a connection of its own, in HTTP/2 where it can be
+    /// had.
+    pub(crate) async fn send_for_stream(
+        &self,
+        service: Service,
+        operation: &str,
+        input: &Value,
+    ) -> Result<(Response<Incoming>, StreamSender), ClientError> {
+        let (path, content_type, target) = service.address(operation);
+        let body = Bytes::from(input.to_string());
+        let mut headers = vec![("content-type".to_owned(), content_type.to_owned())];
+        headers.extend(target.map(|target| ("x-amz-target".to_owned(), target)));
+        let (mut parts, ()) = self
+            .signed(service, &path, headers, &payload_hash(&body))
+            .await?
+            .into_parts();
+        let body: RequestBody = Full::new(body).map_err(|never| match never {}).boxed_unsync();
+        let mut sender = connect_stream(&self.endpoint, &self.tls).await?;
+        let response = match &mut sender {
+            StreamSender::One(sender) => sender.send_request(Request::from_parts(parts, body)).await?,
+            StreamSender::Two(sender) => {
+                // HTTP/2 has the host in the address.
+                parts.headers.remove(header::HOST);
+                parts.uri = format!("https://{}{path}", self.endpoint.authority)
+                    .parse()
+                    .map_err(http::Error::from)?;
+                sender.send_request(Request::from_parts(parts, body)).await?
+            }
+        };
+        Ok((succeeded(response).await?, sender))
     }
 
     /// A signed request head for the endpoint.

@@ -7,11 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
@@ -95,22 +97,68 @@ fn trusting(roots: RootCertStore) -> io::Result<TlsConnector> {
 
 /// Opens a connection. A peer that vanished without a word is noticed by the system's probes.
 pub(crate) async fn connect(endpoint: &Endpoint, tls: &Tls) -> Result<Sender, ClientError> {
-    let failed = |source| ClientError::Connect {
+    let failed = |source| unreachable(endpoint, source);
+    let stream = reach(endpoint).await?;
+    if !endpoint.tls {
+        return speak(stream).await;
+    }
+    let connector = tls.connector().map_err(failed)?;
+    speak(secure(endpoint, &connector, stream).await?).await
+}
+
+fn unreachable(endpoint: &Endpoint, source: io::Error) -> ClientError {
+    ClientError::Connect {
         authority: endpoint.authority.clone(),
         source,
-    };
+    }
+}
+
+async fn reach(endpoint: &Endpoint) -> Result<TcpStream, ClientError> {
+    let failed = |source| unreachable(endpoint, source);
     let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
         .await
         .map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
     let probes = TcpKeepalive::new().with_time(PROBE_EVERY).with_interval(PROBE_EVERY);
     SockRef::from(&stream).set_tcp_keepalive(&probes).map_err(failed)?;
-    if !endpoint.tls {
-        return speak(stream).await;
-    }
-    let connector = tls.connector().map_err(failed)?;
+    Ok(stream)
+}
+
+async fn secure(
+    endpoint: &Endpoint,
+    connector: &TlsConnector,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, ClientError> {
+    let failed = |source| unreachable(endpoint, source);
     let name = ServerName::try_from(endpoint.host.clone()).map_err(|error| failed(io::Error::other(error)))?;
-    speak(connector.connect(name, stream).await.map_err(failed)?).await
+    connector.connect(name, stream).await.map_err(failed)
+}
+
+/// The sending half of a connection for one long answer, in whichever version of HTTP the two agreed on. Dropping it cuts
+/// the connection.
+pub(crate) enum StreamSender {
+    /// HTTP/1.1.
+    One(Sender),
+    /// HTTP/2, in which alone AWS answers with events.
+    Two(http2::SendRequest<RequestBody>),
+}
+
+/// Opens a connection of its own: HTTP/2 where TLS has a word for that and the server has it, else HTTP/1.1.
+pub(crate) async fn connect_stream(endpoint: &Endpoint, tls: &Tls) -> Result<StreamSender, ClientError> {
+    let stream = reach(endpoint).await?;
+    if !endpoint.tls {
+        return speak(stream).await.map(StreamSender::One);
+    }
+    let connector = tls.connector().map_err(|source| unreachable(endpoint, source))?;
+    let mut config = ClientConfig::clone(connector.config());
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let stream = secure(endpoint, &TlsConnector::from(Arc::new(config)), stream).await?;
+    if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+        return speak(stream).await.map(StreamSender::One);
+    }
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    run(connection);
+    Ok(StreamSender::Two(sender))
 }
 
 async fn speak<I>(io: I) -> Result<Sender, ClientError>
@@ -118,10 +166,14 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (sender, connection) = handshake(TokioIo::new(io)).await?;
+    run(connection);
+    Ok(sender)
+}
+
+fn run(connection: impl Future<Output = Result<(), hyper::Error>> + Send + 'static) {
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "connection ended");
         }
     });
-    Ok(sender)
 }

@@ -20,7 +20,7 @@ use crate::backoff::Backoff;
 use crate::call::{Client, Service};
 use crate::error::ClientError;
 use crate::records::HashRange;
-use crate::transport::Sender;
+use crate::transport::StreamSender;
 
 /// A server says something at least every five seconds on a subscription.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -303,7 +303,9 @@ impl ShardSource for KinesisSource {
     ) -> Result<Box<dyn Subscription>, ClientError> {
         let position = start(from, "Type", "SequenceNumber");
         let input = json!({ "ConsumerARN": consumer, "ShardId": shard, "StartingPosition": position });
-        let sent = self.client.send(Service::Kinesis, "SubscribeToShard", &input);
+        let sent = self
+            .client
+            .send_for_stream(Service::Kinesis, "SubscribeToShard", &input);
         let sent = timeout(self.client.timeout, sent).await;
         let (response, sender) = sent.map_err(|_| ClientError::Timeout(self.client.timeout))??;
         Ok(Box::new(Subscribed {
@@ -318,7 +320,7 @@ struct Subscribed {
     body: Incoming,
     events: Events,
     /// Dropping it would cut the connection.
-    _sender: Sender,
+    _sender: StreamSender,
 }
 
 #[async_trait]
