@@ -117,10 +117,11 @@ async fn renew_one(shared: &Arc<Shared>, held: Arc<Held>) {
 
 /// Another worker has it: the program is told, if it was given anything.
 fn lose(shared: &Arc<Shared>, held: &Arc<Held>) {
-    shared.forget(held);
+    // Told before the shard can be taken again, so that no batch of its next life comes before.
     if held.handed_out() {
         shared.say_last(held, Ending::Lost);
     }
+    shared.forget(held);
 }
 
 /// Finishes a shard and lets its lease go: no more is handed out, what was is checkpointed, then the lease goes.

@@ -396,6 +396,38 @@ mod tests {
     }
 
     #[test]
+    fn no_message_however_spoilt_is_more_than_refused() {
+        let mut random = fastrand::Rng::with_seed(5);
+        let mut aggregator = Aggregator::new();
+        some_records()
+            .iter()
+            .take(30)
+            .for_each(|record| aggregator.push(record));
+        let whole = aggregator.finish().unwrap().data;
+        let message = &whole[MAGIC.len()..whole.len() - DIGEST_BYTES];
+        let (mut taken, mut refused) = (0, 0);
+        for _ in 0..20_000 {
+            let mut spoilt = message.to_vec();
+            for _ in 0..random.usize(1..4) {
+                let at = random.usize(..spoilt.len());
+                match random.u8(..3) {
+                    0 => spoilt[at] = random.u8(..),
+                    1 => spoilt.truncate(at.max(1)),
+                    _ => drop(spoilt.splice(at..at, [random.u8(..); 3])),
+                }
+            }
+            match deaggregate(&framed(&spoilt)) {
+                Some(records) => {
+                    taken += 1;
+                    assert!(records.iter().all(|record| record.data.len() < spoilt.len()));
+                }
+                None => refused += 1,
+            }
+        }
+        assert!(taken > 100 && refused > 100, "{taken} {refused}");
+    }
+
+    #[test]
     fn unknown_fields_and_tables_behind_their_records_are_understood() {
         let message = b"\x1A\x0B\x08\x00\x1A\x03one\x22\x02\x0A\x00\x25abcd\x0A\x01k\x2A\x01z";
         let records = deaggregate(&framed(message)).unwrap();

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use base::{Clock, Timestamp};
 use bytes::Bytes;
 use client::consumer::{
-    Batch, ChildShard, Consumer, ConsumerConfig, Lease, LeaseStore, MemoryLeaseStore, Outcome, Page, Record, Shard,
-    ShardSource, StartAt, Stopper, StoreError, StreamRecord, Subscription, Write,
+    Batch, ChildShard, Consumer, ConsumerConfig, Delivery, Lease, LeaseStore, MemoryLeaseStore, Outcome, Page, Record,
+    Shard, ShardSource, StartAt, Stopper, StoreError, StreamRecord, Subscription, Write,
 };
 use client::records::{HashKey, HashRange, SequenceNumber};
 use client::{Answer, ClientError};
@@ -467,6 +467,7 @@ pub struct Fleet {
     pub ledger: Arc<Ledger>,
     pub random: fastrand::Rng,
     pub lost_answers: u32,
+    pub delivery: Delivery,
     pub put: BTreeMap<String, u64>,
 }
 
@@ -503,6 +504,7 @@ impl Fleet {
             ledger: Arc::default(),
             random: fastrand::Rng::with_seed(seed),
             lost_answers: 0,
+            delivery: Delivery::Polling,
             put: BTreeMap::new(),
         }
     }
@@ -511,6 +513,7 @@ impl Fleet {
         ConsumerConfig {
             worker_id: name.to_owned(),
             lease_duration: LEASE,
+            delivery: self.delivery.clone(),
             seed: Some(self.random.u64(..)),
             ..ConsumerConfig::default()
         }
