@@ -125,7 +125,7 @@ async fn a_paused_worker_cannot_checkpoint_what_another_reads() {
 async fn storm(seed: u64) -> Vec<(String, String, u64)> {
     let mut fleet = Fleet::new(3, seed);
     fleet.lost_answers = 3;
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         fleet.delivery = Delivery::FanOut {
             name: "storm".to_owned(),
         };
