@@ -362,6 +362,22 @@ def test_a_local_index_sorts_partitions_another_way(both):
               ExpressionAttributeValues={":p": S("p"), ":t": N(2)}, **more)
 
 
+def test_a_local_index_fetches_from_its_table_what_it_has_not(dynamodb):
+    name = f"table-{os.getpid()}-{next(COUNT)}"
+    dynamodb.create_table(
+        TableName=name, BillingMode="PAY_PER_REQUEST", KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}, {"AttributeName": "sk", "AttributeType": "N"}, {"AttributeName": "at", "AttributeType": "N"}],
+        LocalSecondaryIndexes=[{"IndexName": "by-time", "Projection": {"ProjectionType": "KEYS_ONLY"},
+                                "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "at", "KeyType": "RANGE"}]}])
+    item = {"pk": S("p"), "sk": N(1), "at": N(2), "v": S("more")}
+    dynamodb.put_item(TableName=name, Item=item)
+    asked = dict(TableName=name, IndexName="by-time", KeyConditionExpression="pk = :p", ExpressionAttributeValues={":p": S("p")})
+    assert dynamodb.query(**asked)["Items"] == [{"pk": S("p"), "sk": N(1), "at": N(2)}]
+    assert dynamodb.query(**asked, Select="ALL_ATTRIBUTES")["Items"] == [item]
+    assert dynamodb.query(**asked, ProjectionExpression="v")["Items"] == [{"v": S("more")}]
+    assert "Items" not in dynamodb.query(**asked, Select="COUNT")
+
+
 def test_consumed_capacity_is_reckoned_as_aws_does(dynamodb):
     name = f"table-{os.getpid()}-{next(COUNT)}"
     create(dynamodb, name)

@@ -13,7 +13,7 @@ use crate::expr::{Comparator, Condition, Operand, Path, Placeholders, parse_cond
 use crate::key::{Edge, KeyAttr, KeyValue, Keys, Position};
 use crate::legacy;
 use crate::limits::PAGE_BYTES_MAX;
-use crate::schema::{IndexRecord, TableRecord};
+use crate::schema::{IndexRecord, Projection, TableRecord};
 use crate::service::KclTables;
 use crate::table::Table;
 use crate::value::{Attr, Item, WireItem, item_from_wire, item_size, item_to_wire};
@@ -66,6 +66,17 @@ impl View {
     }
 }
 
+/// What is answered of each item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// That it is there.
+    Count,
+    /// What the table or the index has of it.
+    Visible,
+    /// All of it, whatever the index has.
+    Whole,
+}
+
 /// What of the items between two places is answered.
 struct Reading {
     view: View,
@@ -74,7 +85,7 @@ struct Reading {
     backwards: bool,
     filter: Condition,
     chosen: Chosen,
-    count_only: bool,
+    asked: Asked,
     limit: Option<i32>,
 }
 
@@ -119,9 +130,9 @@ impl Reading {
                 found.scanned += 1;
                 if self.filter.holds(whole) {
                     found.count += 1;
-                    if !self.count_only {
+                    if self.asked != Asked::Count {
                         let visible = match (&self.chosen.0, &projected) {
-                            (None, Some(projected)) => projected.clone(),
+                            (None, Some(projected)) if self.asked == Asked::Visible => projected.clone(),
                             _ => self.chosen.of(whole),
                         };
                         found.items.push(item_to_wire(&visible));
@@ -158,8 +169,8 @@ impl KclTables {
     }
 }
 
-/// What `Select` makes of the attributes to answer. Gives whether only the count is asked for, and whether an index answers all.
-fn select(select: Option<Select>, chosen: &mut Chosen, view: &View) -> Result<bool, ApiError> {
+/// What `Select` asks for.
+fn select(select: Option<Select>, chosen: &Chosen, view: &View) -> Result<Asked, ApiError> {
     let specific = chosen.0.is_some();
     match select {
         None => {}
@@ -180,15 +191,13 @@ fn select(select: Option<Select>, chosen: &mut Chosen, view: &View) -> Result<bo
             ));
         }
         Some(Select::AllAttributes) => {
-            if let Some(index) = &view.index {
-                if view.is_global() && index.projection != crate::schema::Projection::All {
-                    return Err(invalid_value(format_args!(
-                        "Select type ALL_ATTRIBUTES is not supported for global secondary index {} because its projection type is not ALL",
-                        index.name
-                    )));
-                }
-                // All of the item, whatever the index has.
-                chosen.0 = None;
+            if let Some(index) = view.index.as_ref().filter(|_| view.is_global())
+                && index.projection != Projection::All
+            {
+                return Err(invalid_value(format_args!(
+                    "Select type ALL_ATTRIBUTES is not supported for global secondary index {} because its projection type is not ALL",
+                    index.name
+                )));
             }
         }
         Some(Select::AllProjectedAttributes | Select::Count) => {}
@@ -201,7 +210,11 @@ fn select(select: Option<Select>, chosen: &mut Chosen, view: &View) -> Result<bo
             index.name, path.root
         )));
     }
-    Ok(select == Some(Select::Count))
+    Ok(match select {
+        Some(Select::Count) => Asked::Count,
+        Some(Select::AllAttributes) => Asked::Whole,
+        _ => Asked::Visible,
+    })
 }
 
 fn refuse_consistent(view: &View, consistent: Option<bool>) -> Result<(), ApiError> {
@@ -235,7 +248,7 @@ impl Handle<op::Scan> for KclTables {
             Some(text) => parse_condition("FilterExpression", text, &mut placeholders)?,
             None => legacy::filter(input.scan_filter, input.conditional_operator)?,
         };
-        let mut chosen = Chosen::read(
+        let chosen = Chosen::read(
             input.projection_expression.as_deref(),
             input.attributes_to_get.as_deref(),
             &mut placeholders,
@@ -244,7 +257,7 @@ impl Handle<op::Scan> for KclTables {
         let (part, parts) = segment(input.segment, input.total_segments)?;
         let view = self.view(caller, &input.table_name, input.index_name.as_deref())?;
         refuse_consistent(&view, input.consistent_read)?;
-        let count_only = select(input.select, &mut chosen, &view)?;
+        let asked = select(input.select, &chosen, &view)?;
         let (begin, end) = (Position::part(part, parts), Position::part(part + 1, parts));
         let from = match input.exclusive_start_key {
             Some(key) => {
@@ -267,7 +280,7 @@ impl Handle<op::Scan> for KclTables {
             backwards: false,
             filter,
             chosen,
-            count_only,
+            asked,
             limit: input.limit,
         };
         let found = reading.run();
@@ -276,7 +289,7 @@ impl Handle<op::Scan> for KclTables {
         Ok(dynamodb::ScanOutput {
             count: Some(found.count),
             scanned_count: Some(found.scanned),
-            items: (!count_only).then_some(found.items),
+            items: (asked != Asked::Count).then_some(found.items),
             last_evaluated_key: found.last,
             consumed_capacity: consumed(input.return_consumed_capacity, &input.table_name, units, index),
         }
@@ -323,7 +336,7 @@ impl Handle<op::Query> for KclTables {
             || input.key_condition_expression.is_some();
         let mut placeholders =
             Placeholders::new(input.expression_attribute_names, input.expression_attribute_values, any)?;
-        let asked = match (&input.key_condition_expression, input.key_conditions) {
+        let conditions = match (&input.key_condition_expression, input.key_conditions) {
             (Some(text), _) => flattened(parse_condition("KeyConditionExpression", text, &mut placeholders)?)?,
             (None, Some(conditions)) => legacy::key_conditions(conditions)?,
             (None, None) => {
@@ -336,7 +349,7 @@ impl Handle<op::Query> for KclTables {
             Some(text) => parse_condition("FilterExpression", text, &mut placeholders)?,
             None => legacy::filter(input.query_filter, input.conditional_operator)?,
         };
-        let mut chosen = Chosen::read(
+        let chosen = Chosen::read(
             input.projection_expression.as_deref(),
             input.attributes_to_get.as_deref(),
             &mut placeholders,
@@ -345,8 +358,8 @@ impl Handle<op::Query> for KclTables {
         let view = self.view(caller, &input.table_name, input.index_name.as_deref())?;
         refuse_consistent(&view, input.consistent_read)?;
         refuse_key_filter(&filter, &view)?;
-        let count_only = select(input.select, &mut chosen, &view)?;
-        let (from, to) = bounds(view.keys(), asked)?;
+        let asked = select(input.select, &chosen, &view)?;
+        let (from, to) = bounds(view.keys(), conditions)?;
         let backwards = input.scan_index_forward == Some(false);
         let start = input.exclusive_start_key.map(|key| view.start(key)).transpose()?;
         let (from, to) = match start {
@@ -371,7 +384,7 @@ impl Handle<op::Query> for KclTables {
             backwards,
             filter,
             chosen,
-            count_only,
+            asked,
             limit: input.limit,
         };
         let found = reading.run();
@@ -380,7 +393,7 @@ impl Handle<op::Query> for KclTables {
         Ok(dynamodb::QueryOutput {
             count: Some(found.count),
             scanned_count: Some(found.scanned),
-            items: (!count_only).then_some(found.items),
+            items: (asked != Asked::Count).then_some(found.items),
             last_evaluated_key: found.last,
             consumed_capacity: consumed(input.return_consumed_capacity, &input.table_name, units, index),
         }
