@@ -9,13 +9,10 @@ use std::sync::Arc;
 
 use base::{AccountId, Region, ResourceName, Timestamp};
 use serde::{Deserialize, Serialize};
-use storage::catalog::{get_json, next_id, page_json, put_json, update_json};
+use storage::catalog::{Owned, Owners, get_json, next_id, put_json, update_json};
 use storage::{Catalog, CatalogError, CatalogKey, Change, Expect, SequenceNumber, StreamId};
 
 use crate::hash::{HashKey, divide};
-
-/// Records read at once when the server starts.
-const PAGE: usize = 1000;
 
 /// The counter of stream ids; it is shared by all kinds of streams, since they share the log.
 const STREAM_IDS: &str = "stream";
@@ -301,27 +298,6 @@ impl StreamRecord {
     }
 }
 
-/// Whose number an id is.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Owner {
-    account: String,
-    region: String,
-    name: String,
-    /// The stream's record is gone and its records are going.
-    deleting: bool,
-}
-
-impl Owner {
-    fn new(name: &ResourceName, deleting: bool) -> Self {
-        Owner {
-            account: name.account.to_string(),
-            region: name.region.to_string(),
-            name: name.name.clone(),
-            deleting,
-        }
-    }
-}
-
 /// The settings of an account in a region.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountRecord {
@@ -359,13 +335,8 @@ fn account_key(account: AccountId, region: &Region) -> CatalogKey {
     CatalogKey::scoped(account, region).with("data-stream-account")
 }
 
-fn owners() -> CatalogKey {
-    CatalogKey::server().with("data-stream-id")
-}
-
-fn owner_key(id: StreamId) -> CatalogKey {
-    owners().with(&format!("{:020}", id.0))
-}
+/// Who has which id.
+const OWNERS: Owners = Owners::new("data-stream-id");
 
 impl Records {
     /// Records in this catalog.
@@ -376,34 +347,18 @@ impl Records {
     /// Everything, for a server that starts.
     pub async fn load(&self) -> Result<Loaded, CatalogError> {
         let mut loaded = Loaded::default();
-        let (prefix, mut after) = (owners().below(), None);
-        loop {
-            let (page, next) = page_json::<Owner>(&*self.catalog, &prefix, after.as_deref(), PAGE).await?;
-            for (key, entry) in page {
-                let unreadable = || CatalogError::Unreadable {
-                    key: key.clone(),
-                    why: "it names no stream".to_owned(),
-                };
-                let id = owners().child_of(&key).and_then(|id| id.parse().ok()).map(StreamId);
-                let (id, owner) = (id.ok_or_else(unreadable)?, entry.value);
-                if owner.deleting {
-                    loaded.deleting.push(id);
-                    continue;
-                }
-                let name = ResourceName {
-                    account: owner.account.parse().map_err(|_| unreadable())?,
-                    region: owner.region.parse().map_err(|_| unreadable())?,
-                    name: owner.name,
-                };
-                let record = get_json::<StreamRecord>(&*self.catalog, record_key(&name)).await?;
-                let record = record.map(|entry| entry.value).filter(|r| r.id == id.0);
-                loaded.streams.push((name, record.ok_or_else(unreadable)?));
+        for Owned { id, name, deleting } in OWNERS.load(&*self.catalog).await? {
+            if deleting {
+                loaded.deleting.push(StreamId(id));
+                continue;
             }
-            match next {
-                Some(next) => after = Some(next),
-                None => return Ok(loaded),
-            }
+            let record = get_json::<StreamRecord>(&*self.catalog, record_key(&name)).await?;
+            let record = record.map(|entry| entry.value).filter(|record| record.id == id);
+            loaded
+                .streams
+                .push((name, record.ok_or_else(|| OWNERS.without_record(id))?));
         }
+        Ok(loaded)
     }
 
     /// Writes a stream that is not ready yet, and gives it its id. `None` if the name is taken.
@@ -423,7 +378,7 @@ impl Records {
         };
         let commit = self.catalog.commit(vec![
             put_json(record_key(name), &record, Expect::Absent)?,
-            put_json(owner_key(id), &Owner::new(name, false), Expect::Absent)?,
+            OWNERS.claim(id.0, name)?,
         ]);
         match commit.await {
             Ok(_) => Ok(Some(record)),
@@ -465,10 +420,9 @@ impl Records {
         let Some(found) = found.filter(|entry| entry.value.id == id.0) else {
             return Ok(false);
         };
-        let commit = self.catalog.commit(vec![
-            Change::remove(&key, found.version),
-            put_json(owner_key(id), &Owner::new(name, true), Expect::Any)?,
-        ]);
+        let commit = self
+            .catalog
+            .commit(vec![Change::remove(&key, found.version), OWNERS.deleting(id.0, name)?]);
         match commit.await {
             Ok(_) => Ok(true),
             Err(error) if error.is_conflict() => Ok(false),
@@ -508,10 +462,6 @@ impl Records {
 
     /// The records of a deleted stream are gone.
     pub async fn deleted(&self, id: StreamId) -> Result<(), CatalogError> {
-        let (key, expect) = (owner_key(id).into(), Expect::Any);
-        self.catalog
-            .commit(vec![Change::Delete { key, expect }])
-            .await
-            .map(drop)
+        self.catalog.commit(vec![OWNERS.gone(id.0)]).await.map(drop)
     }
 }

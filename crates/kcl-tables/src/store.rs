@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use base::ResourceName;
-use serde::{Deserialize, Serialize};
-use storage::catalog::{get_json, next_id, page_json, put_json};
+use storage::catalog::{Owned, Owners, get_json, next_id, put_json};
 use storage::{Catalog, CatalogError, CatalogKey, Change, Expect};
 
 use crate::limits::PURGE_ROWS;
@@ -17,42 +16,8 @@ use crate::value::Item;
 const TABLE_IDS: &str = "table";
 const PAGE: usize = 1000;
 
-/// Whose number an id is.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Owner {
-    account: String,
-    region: String,
-    name: String,
-    /// The table's record is gone and its items are going.
-    deleting: bool,
-}
-
-impl Owner {
-    fn new(name: &ResourceName, deleting: bool) -> Self {
-        Owner {
-            account: name.account.to_string(),
-            region: name.region.to_string(),
-            name: name.name.clone(),
-            deleting,
-        }
-    }
-
-    fn name(self) -> Option<ResourceName> {
-        Some(ResourceName {
-            account: self.account.parse().ok()?,
-            region: self.region.parse().ok()?,
-            name: self.name,
-        })
-    }
-}
-
-fn owners() -> CatalogKey {
-    CatalogKey::server().with("table-id")
-}
-
-fn owner_key(id: u64) -> CatalogKey {
-    owners().with(&format!("{id:020}"))
-}
+/// Who has which id.
+const OWNERS: Owners = Owners::new("table-id");
 
 fn record_key(name: &ResourceName) -> CatalogKey {
     CatalogKey::scoped(name.account, &name.region)
@@ -100,31 +65,19 @@ impl Store {
 
     /// All tables with their items, and the deletions that were not finished.
     pub async fn load(&self) -> Result<(Vec<Table>, Vec<(ResourceName, u64)>), CatalogError> {
-        let (mut tables, mut deleting) = (Vec::new(), Vec::new());
-        let (prefix, mut after) = (owners().below(), None);
-        loop {
-            let (page, next) = page_json::<Owner>(&*self.catalog, &prefix, after.as_deref(), PAGE).await?;
-            for (key, entry) in page {
-                let id = owners().child_of(&key).and_then(|id| id.parse::<u64>().ok());
-                let is_deleting = entry.value.deleting;
-                let (Some(id), Some(name)) = (id, entry.value.name()) else {
-                    return Err(unreadable(&key, "it names no table"));
-                };
-                if is_deleting {
-                    deleting.push((name, id));
-                    continue;
-                }
-                let record = get_json::<TableRecord>(&*self.catalog, record_key(&name)).await?;
-                let record = record.map(|entry| entry.value).filter(|record| record.id == id);
-                let record = record.ok_or_else(|| unreadable(&key, "its table has no record"))?;
-                let rows = self.rows(&name, id).await?;
-                tables.push(Table::new(name, record, rows));
+        let (mut tables, mut unfinished) = (Vec::new(), Vec::new());
+        for Owned { id, name, deleting } in OWNERS.load(&*self.catalog).await? {
+            if deleting {
+                unfinished.push((name, id));
+                continue;
             }
-            match next {
-                Some(next) => after = Some(next),
-                None => return Ok((tables, deleting)),
-            }
+            let record = get_json::<TableRecord>(&*self.catalog, record_key(&name)).await?;
+            let record = record.map(|entry| entry.value).filter(|record| record.id == id);
+            let record = record.ok_or_else(|| OWNERS.without_record(id))?;
+            let rows = self.rows(&name, id).await?;
+            tables.push(Table::new(name, record, rows));
         }
+        Ok((tables, unfinished))
     }
 
     async fn rows(&self, name: &ResourceName, id: u64) -> Result<Vec<Row>, CatalogError> {
@@ -151,7 +104,7 @@ impl Store {
         let record = TableRecord { id, ..record };
         let commit = self.catalog.commit(vec![
             put_json(record_key(name), &record, Expect::Absent)?,
-            put_json(owner_key(id), &Owner::new(name, false), Expect::Absent)?,
+            OWNERS.claim(id, name)?,
         ]);
         match commit.await {
             Ok(_) => Ok(Some(record)),
@@ -169,7 +122,7 @@ impl Store {
     /// Takes a table's name away. Its rows go with [`Store::purge`].
     pub async fn delete(&self, name: &ResourceName, id: u64) -> Result<(), CatalogError> {
         let (key, expect) = (record_key(name).into(), Expect::Any);
-        let owner = put_json(owner_key(id), &Owner::new(name, true), Expect::Any)?;
+        let owner = OWNERS.deleting(id, name)?;
         self.catalog
             .commit(vec![Change::Delete { key, expect }, owner])
             .await
@@ -189,8 +142,7 @@ impl Store {
                 .collect();
             let done = changes.is_empty();
             if done {
-                let key = owner_key(id).into();
-                changes.push(Change::Delete { key, expect });
+                changes.push(OWNERS.gone(id));
             }
             self.catalog.commit(changes).await?;
             if done {

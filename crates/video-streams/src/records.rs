@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use base::{AccountId, Region, ResourceName, Timestamp};
 use serde::{Deserialize, Serialize};
-use storage::catalog::{get_json, next_id, page_json, put_json};
+use storage::catalog::{Owned, Owners, get_json, next_id, put_json};
 use storage::{Catalog, CatalogError, CatalogKey, Change, Expect, StreamId};
 
 use crate::deliver::Kind;
@@ -22,9 +22,6 @@ use crate::streams::StreamArn;
 
 /// Tries of a commit that others interfere with.
 pub(crate) const TRIES: usize = 16;
-
-/// Records read at once when the server starts.
-const PAGE: usize = 1000;
 
 /// The counter of stream ids; it is shared by all kinds of streams, since they share the log.
 const STREAM_IDS: &str = "stream";
@@ -73,16 +70,6 @@ impl StreamRecord {
 /// The tag that limits the bytes of a stream.
 pub const MAX_BYTES_TAG: &str = "sightglass:max_bytes";
 
-/// Whose number an id is.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Owner {
-    account: String,
-    region: String,
-    name: String,
-    /// The stream's record is gone and its fragments are going.
-    deleting: bool,
-}
-
 /// What the catalog knew when the server started.
 #[derive(Debug, Default)]
 pub struct Loaded {
@@ -107,13 +94,8 @@ fn created_key(account: AccountId, region: &Region) -> CatalogKey {
     CatalogKey::scoped(account, region).with("video-stream-created")
 }
 
-fn owners() -> CatalogKey {
-    CatalogKey::server().with("video-stream-id")
-}
-
-fn owner_key(id: StreamId) -> CatalogKey {
-    owners().with(&format!("{:020}", id.0))
-}
+/// Who has which id.
+const OWNERS: Owners = Owners::new("video-stream-id");
 
 fn cursor_key(id: StreamId, kind: Kind) -> CatalogKey {
     let all = CatalogKey::server().with("video-stream-cursor");
@@ -134,36 +116,18 @@ impl Records {
     /// Everything, for a server that starts.
     pub async fn load(&self) -> Result<Loaded, CatalogError> {
         let mut loaded = Loaded::default();
-        let (prefix, mut after) = (owners().below(), None);
-        loop {
-            let (page, next) = page_json::<Owner>(&*self.catalog, &prefix, after.as_deref(), PAGE).await?;
-            for (key, entry) in page {
-                let unreadable = || CatalogError::Unreadable {
-                    key: key.clone(),
-                    why: "it names no stream".to_owned(),
-                };
-                let id = owners().child_of(&key).and_then(|id| id.parse().ok()).map(StreamId);
-                let id = id.ok_or_else(unreadable)?;
-                let owner = entry.value;
-                if owner.deleting {
-                    loaded.deleting.push(id);
-                    continue;
-                }
-                let name = ResourceName {
-                    account: owner.account.parse().map_err(|_| unreadable())?,
-                    region: owner.region.parse().map_err(|_| unreadable())?,
-                    name: owner.name,
-                };
-                let record = get_json::<StreamRecord>(&*self.catalog, record_key(&name)).await?;
-                let record = record.ok_or_else(unreadable)?.value;
-                let created_ms = record.created_ms;
-                loaded.streams.push((StreamArn { name, created_ms }, record));
+        for Owned { id, name, deleting } in OWNERS.load(&*self.catalog).await? {
+            if deleting {
+                loaded.deleting.push(StreamId(id));
+                continue;
             }
-            match next {
-                Some(next) => after = Some(next),
-                None => return Ok(loaded),
-            }
+            let record = get_json::<StreamRecord>(&*self.catalog, record_key(&name)).await?;
+            let record = record.map(|entry| entry.value).filter(|record| record.id == id);
+            let record = record.ok_or_else(|| OWNERS.without_record(id))?;
+            let created_ms = record.created_ms;
+            loaded.streams.push((StreamArn { name, created_ms }, record));
         }
+        Ok(loaded)
     }
 
     /// Makes a stream. Of `wanted`, the id, the creation time and the version are given here.
@@ -190,15 +154,9 @@ impl Records {
                 version: new_version(),
                 ..wanted.clone()
             };
-            let owner = Owner {
-                account: name.account.to_string(),
-                region: name.region.to_string(),
-                name: name.name.clone(),
-                deleting: false,
-            };
             let commit = self.catalog.commit(vec![
                 put_json(record_key(name), &record, Expect::Absent)?,
-                put_json(owner_key(id), &owner, Expect::Absent)?,
+                OWNERS.claim(id.0, name)?,
                 put_json(&created_key, &created_ms, expect)?,
             ]);
             match commit.await {
@@ -282,16 +240,7 @@ impl Records {
         for _ in 0..TRIES {
             let (version, record) = self.current(arn).await?;
             check(&record)?;
-            let owner = Owner {
-                account: arn.name.account.to_string(),
-                region: arn.name.region.to_string(),
-                name: arn.name.name.clone(),
-                deleting: true,
-            };
-            let commit = vec![
-                Change::remove(&key, version),
-                put_json(owner_key(StreamId(record.id)), &owner, Expect::Any)?,
-            ];
+            let commit = vec![Change::remove(&key, version), OWNERS.deleting(record.id, &arn.name)?];
             match self.catalog.commit(commit).await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.is_conflict() => {}
@@ -303,10 +252,11 @@ impl Records {
 
     /// The fragments of a deleted stream are gone.
     pub async fn deleted(&self, id: StreamId) -> Result<(), CatalogError> {
-        let cursors = Kind::ALL.map(|kind| cursor_key(id, kind).into());
-        let keys = cursors.into_iter().chain([owner_key(id).into()]);
-        let expect = Expect::Any;
-        let gone = keys.map(|key| Change::Delete { key, expect }).collect();
+        let cursors = Kind::ALL.map(|kind| Change::Delete {
+            key: cursor_key(id, kind).into(),
+            expect: Expect::Any,
+        });
+        let gone = cursors.into_iter().chain([OWNERS.gone(id.0)]).collect();
         self.catalog.commit(gone).await.map(drop)
     }
 

@@ -10,6 +10,7 @@ mod key;
 mod key_table;
 mod limits;
 mod memory;
+mod owners;
 pub mod reserve;
 mod sqlite;
 pub(crate) mod sqlite_copy;
@@ -21,6 +22,7 @@ pub use json::{Entry, get_json, next_id, page_json, put_json, update_json};
 pub use key::CatalogKey;
 pub use key_table::KeyRows;
 pub use memory::MemoryCatalog;
+pub use owners::{Owned, Owners};
 pub use sqlite::{SqliteCatalog, SqliteOptions};
 
 use limits::{
