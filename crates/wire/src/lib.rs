@@ -1,5 +1,5 @@
 //! What travels on the wire, and nothing that moves it: the shapes and operation tables of every service, generated from
-//! the service models; the protocols that carry them (rest-json, aws-json in JSON and CBOR, query); the checks that the models demand; and
+//! the service models; the protocols that carry them (rest-json, aws-json in JSON and CBOR, rpc-v2-cbor, query); the checks that the models demand; and
 //! the [`Registry`] that turns bytes into a call of a typed handler and back. It knows no HTTP library, no socket and no
 //! service.
 //!
