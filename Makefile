@@ -32,7 +32,7 @@ lint: .cache/packages ## Formatting, clippy, dependency policy, generated code, 
 	cargo xtask exceptions
 	cargo xtask codegen --check
 
-bench: build models $(VENV)/.bench bench/peers/node_modules/.ready ## The figures: each program prints a ratio measured in one run
+bench: build models $(VENV)/.bench $(VENV)/.test bench/peers/node_modules/.ready ## The figures: each program prints a ratio measured in one run
 	bench/run $(BENCH)
 
 killtest: ## Kill the server under load and compare with the producers' ledger (ROUNDS=25)

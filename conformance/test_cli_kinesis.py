@@ -105,6 +105,7 @@ def test_every_command(aws, capsys, server, name):
     status = "ENABLED" if before != "ENABLED" else "DISABLED"
     assert aws("update-account-settings", minimum_throughput_billing_commitment=f"Status={status}")["MinimumThroughputBillingCommitment"]
     assert aws("describe-account-settings")["MinimumThroughputBillingCommitment"]["Status"] == status
+    aws("update-account-settings", minimum_throughput_billing_commitment=f"Status={before}")
 
     # Policies and consumers.
     policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": "111111111111"}, "Action": "kinesis:GetRecords", "Resource": arn}]}

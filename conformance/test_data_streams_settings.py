@@ -54,10 +54,10 @@ def test_capacity_mode_record_size_and_distribution(kinesis, arn):
     kinesis.put_record(StreamARN=arn, Data=b"x" * (5 << 20), PartitionKey="k")
     limits = kinesis.describe_limits()
     assert limits["OpenShardCount"] >= 6 and limits["ShardLimit"] >= limits["OpenShardCount"]
-    before = kinesis.describe_account_settings()["MinimumThroughputBillingCommitment"]["Status"]
-    changed = kinesis.update_account_settings(MinimumThroughputBillingCommitment={"Status": "ENABLED"})
-    assert (before, changed["MinimumThroughputBillingCommitment"]["Status"]) == ("DISABLED", "ENABLED")
-    kinesis.update_account_settings(MinimumThroughputBillingCommitment={"Status": "DISABLED"})
+    for status in ("ENABLED", "DISABLED"):
+        changed = kinesis.update_account_settings(MinimumThroughputBillingCommitment={"Status": status})
+        assert changed["MinimumThroughputBillingCommitment"]["Status"] == status
+        assert kinesis.describe_account_settings()["MinimumThroughputBillingCommitment"]["Status"] == status
 
 
 def test_tags_in_both_ways(kinesis, arn):
