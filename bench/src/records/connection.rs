@@ -1,7 +1,8 @@
 //! One connection of HTTP/1.1 that is kept, with signed requests and whole answers.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use auth::{RequestHead, Scope, payload_hash, sign};
 use base::{Clock, SystemClock};
@@ -50,8 +51,14 @@ pub fn request(target: &Target, notation: Notation, operation: &str, body: &[u8]
     request
 }
 
+/// An answer that takes longer is none.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 pub struct Connection {
+    address: SocketAddr,
     socket: TcpStream,
+    /// The server keeps no connection: the next request needs another one.
+    closed: bool,
     /// What was read of the next answer.
     buffer: Vec<u8>,
     filled: usize,
@@ -59,10 +66,10 @@ pub struct Connection {
 
 impl Connection {
     pub fn open(target: &Target) -> Result<Connection, Failure> {
-        let socket = TcpStream::connect(target.address)?;
-        socket.set_nodelay(true)?;
         Ok(Connection {
-            socket,
+            address: target.address,
+            socket: connect(target.address)?,
+            closed: false,
             buffer: vec![0; 1 << 20],
             filled: 0,
         })
@@ -81,6 +88,9 @@ impl Connection {
 
     /// Sends a request that was made before.
     pub fn exchange(&mut self, request: &[u8]) -> Result<&[u8], Failure> {
+        if self.closed {
+            self.socket = connect(self.address)?;
+        }
         self.socket.write_all(request)?;
         self.filled = 0;
         let head_length = loop {
@@ -93,6 +103,7 @@ impl Connection {
             self.fill()?;
         };
         let head = String::from_utf8_lossy(&self.buffer[..head_length]).to_ascii_lowercase();
+        self.closed = head.contains("\r\nconnection: close");
         let ok = head.starts_with("http/1.1 200");
         let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
         let length: usize = length.ok_or_else(|| format!("no length: {head}"))?.trim().parse()?;
@@ -120,6 +131,13 @@ impl Connection {
             }
         }
     }
+}
+
+fn connect(address: SocketAddr) -> Result<TcpStream, Failure> {
+    let socket = TcpStream::connect(address)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket)
 }
 
 /// Where a text begins in another.
