@@ -160,7 +160,8 @@ def test_workers_share_by_hand_off_without_repeating_and_a_killed_one_is_missed_
             eventually(lambda: len(b.records) > 50)
             with Worker(server, stream, table, "c") as c:
                 # One of four leases: a and b keep three among them.
-                time.sleep(2 * LEASE)
+                eventually(lambda: len(owners(server, table).get("c", [])) == 1, within=20)
+                eventually(lambda: len(c.records) > 10)
                 c.stop()
             b.stop()
             eventually(lambda: len(owners(server, table).get("a", [])) == 4, within=20)
@@ -204,7 +205,9 @@ def test_splits_and_merges_under_load_lose_repeat_and_reorder_nothing(server, st
             for _ in range(3):
                 one, other = open_shards()[1:3]
                 kinesis.merge_shards(StreamName=stream, ShardToMerge=one["ShardId"], AdjacentShardToMerge=other["ShardId"])
-            time.sleep(1)
+            # Both go on before the next round.
+            before = len(a.records) + len(b.records)
+            eventually(lambda: len(a.records) + len(b.records) > before + 20, within=20)
         load.stop()
         eventually(lambda: all_seen(load, a, b), within=20)
         a.stop()

@@ -18,7 +18,7 @@ use crate::limits;
 use crate::page::{open_page, seal_page};
 use crate::service::DataStreams;
 use crate::state::StreamState;
-use crate::stored::ConsumerRecord;
+use crate::stored::{ConsumerRecord, StreamRecord};
 use crate::streams::tags::check_tags;
 use crate::target::{Part, consumer_mut, find_consumer};
 
@@ -50,15 +50,7 @@ impl Handle<op::RegisterStreamConsumer> for DataStreams {
                     format!("Consumer {name} under account {account} already exists."),
                 ));
             }
-            if record.readers() >= limits::CONSUMERS_PER_STREAM_MAX {
-                return Err(ApiError::client(
-                    "LimitExceededException",
-                    format!(
-                        "A stream has at most {} consumers and queues.",
-                        limits::CONSUMERS_PER_STREAM_MAX
-                    ),
-                ));
-            }
+            refuse_more_readers(record)?;
             record.last_consumer_s = now_s.max(record.last_consumer_s.saturating_add(1));
             let made = ConsumerRecord {
                 name,
@@ -236,4 +228,14 @@ impl Handle<op::ListStreamConsumers> for DataStreams {
         }
         .into())
     }
+}
+
+/// A stream that has as many consumers and queues as it may takes no other one.
+pub fn refuse_more_readers(record: &StreamRecord) -> Result<(), ApiError> {
+    if record.readers() < limits::CONSUMERS_PER_STREAM_MAX {
+        return Ok(());
+    }
+    let most = limits::CONSUMERS_PER_STREAM_MAX;
+    let words = format!("A stream has at most {most} consumers and queues.");
+    Err(ApiError::client("LimitExceededException", words))
 }

@@ -10,6 +10,7 @@ use storage::{Position, ShardId};
 use wire::kinesis::{self, QueueStartingPositionType as StartType, QueueStatus, TargetType, op};
 
 use crate::arn::queue_arn;
+use crate::consumers::refuse_more_readers;
 use crate::error::{catalog_failure, log_failure, not_active, queue_not_found, validation};
 use crate::limits;
 use crate::queues::rows;
@@ -175,15 +176,7 @@ impl DataStreams {
                 ));
             }
             not_active(&record, &name)?;
-            if record.readers() >= limits::CONSUMERS_PER_STREAM_MAX {
-                return Err(ApiError::client(
-                    "LimitExceededException",
-                    format!(
-                        "A stream has at most {} consumers and queues.",
-                        limits::CONSUMERS_PER_STREAM_MAX
-                    ),
-                ));
-            }
+            refuse_more_readers(&record)?;
             if !this.queues.take_name(&name, &queue.name, &queue.key) {
                 return Err(ApiError::client(
                     "ResourceInUseException",
