@@ -108,3 +108,7 @@ pub const PUT_KEY_CHARACTERS_MAX: usize = 256;
 
 /// What a record in a producer's buffer takes beside its bytes. Ours.
 pub const RECORD_OVERHEAD_BYTES: usize = 256;
+
+/// A follower that waits for a shard which nobody has named asks for the list of shards after this. Ours: a split
+/// and a merge behind it are read in less.
+pub const FOLLOW_LIST_AFTER: Duration = Duration::from_secs(30);

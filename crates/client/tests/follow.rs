@@ -122,3 +122,26 @@ async fn a_follower_from_a_time_passes_over_what_came_before_and_ends_at_the_tip
         assert_eq!(whole(&read(&mut follower, u64::MAX).await), (0..50).collect::<Vec<_>>());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn shards_are_read_whose_parents_were_forgotten_before_they_named_them() {
+    let stream = SimStream::new(2);
+    let config = FollowConfig {
+        from: FollowFrom::Start,
+        ..FollowConfig::default()
+    };
+    let mut follower = Follower::start(source(&stream, 1), SimClock::new(), config)
+        .await
+        .unwrap();
+    let [left, right] = stream.open().try_into().unwrap();
+    stream.split(&right);
+    let middle = stream.open()[1].clone();
+    stream.merge(&left);
+    stream.forget(&right);
+    stream.forget(&middle);
+    for n in 0..20 {
+        stream.put_data(&format!("key-{n}"), n.to_string());
+    }
+    let found = read(&mut follower, 20).await;
+    assert_eq!(whole(&found), (0..20).collect::<Vec<_>>());
+}

@@ -19,9 +19,11 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
 use crate::backoff::Backoff;
-use crate::consumer::{Page, ShardSource, StartAt, StreamRecord};
+use crate::consumer::{Page, Shard, ShardSource, StartAt, StreamRecord};
 use crate::error::ClientError;
-use crate::limits::{FOLLOW_CALLS_MAX, FOLLOW_IDLE_FIRST, FOLLOW_IDLE_MAX, FOLLOW_IDLE_PER_SHARD, FOLLOW_RECORDS_MAX};
+use crate::limits::{
+    FOLLOW_CALLS_MAX, FOLLOW_IDLE_FIRST, FOLLOW_IDLE_MAX, FOLLOW_IDLE_PER_SHARD, FOLLOW_LIST_AFTER, FOLLOW_RECORDS_MAX,
+};
 use plan::{Plan, Planned};
 
 /// Where reading begins.
@@ -96,9 +98,13 @@ pub enum FollowEvent {
 
 type Polling = Pin<Box<dyn Future<Output = Polled> + Send>>;
 
-struct Polled {
-    shard: Arc<str>,
-    outcome: Result<Page, ClientError>,
+enum Polled {
+    Shard {
+        shard: Arc<str>,
+        outcome: Result<Page, ClientError>,
+    },
+    /// The shards that the stream has.
+    List(Result<Vec<Planned>, ClientError>),
 }
 
 /// Where in a shard the next records are.
@@ -121,6 +127,10 @@ pub struct Follower {
     calls: Arc<Semaphore>,
     /// Told with the next call of `next`.
     pending: Option<FollowEvent>,
+    /// A shard ended without children: it was forgotten, and cannot name them any more.
+    orphans: bool,
+    /// Whether the stream's shards are being asked for.
+    listing: bool,
 }
 
 /// A shard that is read.
@@ -140,13 +150,12 @@ impl Follower {
         clock: Arc<dyn Clock>,
         config: FollowConfig,
     ) -> Result<Self, ClientError> {
-        let mut shards = source.shards().await?;
-        if config.from == FollowFrom::Now {
-            shards.retain(|shard| shard.open);
-        }
-        let shards = shards.into_iter().map(|shard| Planned::new(&shard.id, &shard.parents));
+        let shards = source.shards().await?;
+        let asked_for = |shard: &Shard| shard.open || config.from != FollowFrom::Now;
+        let (shards, over): (Vec<Shard>, Vec<Shard>) = shards.into_iter().partition(asked_for);
+        let over = over.iter().map(|shard| shard.id.as_str().into());
         let mut follower = Follower {
-            plan: Plan::new(shards.collect()),
+            plan: Plan::new(planned(&shards), over.collect()),
             source,
             clock,
             config,
@@ -154,6 +163,8 @@ impl Follower {
             polls: FuturesUnordered::new(),
             calls: Arc::new(Semaphore::new(FOLLOW_CALLS_MAX)),
             pending: None,
+            orphans: false,
+            listing: false,
         };
         for shard in follower.plan.ready() {
             let position = follower.first_position(&shard).await?;
@@ -189,10 +200,18 @@ impl Follower {
             let Some(polled) = self.polls.next().await else {
                 return Ok(None);
             };
-            let event = match polled.outcome {
-                Ok(page) => self.take(polled.shard, page),
-                Err(error) => Some(self.failed(polled.shard, error)?),
+            let event = match polled {
+                Polled::Shard {
+                    shard,
+                    outcome: Ok(page),
+                } => self.take(shard, page),
+                Polled::Shard {
+                    shard,
+                    outcome: Err(error),
+                } => Some(self.failed(shard, error)?),
+                Polled::List(listed) => self.listed(listed)?,
             };
+            self.look_for_strangers();
             if event.is_some() {
                 return Ok(event);
             }
@@ -223,8 +242,40 @@ impl Follower {
             // Never closed.
             let _permit = calls.acquire_owned().await;
             let outcome = read(&*source, &shard, position).await;
-            Polled { shard, outcome }
+            Polled::Shard { shard, outcome }
         }));
+    }
+
+    /// A reader that is a retention behind comes to shards that were forgotten, with all they would have said: who their
+    /// children are, for which others may wait. The list of shards tells.
+    fn look_for_strangers(&mut self) {
+        if self.listing || !(self.orphans || self.plan.waits_for_strangers()) {
+            return;
+        }
+        (self.listing, self.orphans) = (true, false);
+        let source = Arc::clone(&self.source);
+        self.polls.push(Box::pin(async move {
+            tokio::time::sleep(FOLLOW_LIST_AFTER).await;
+            let shards = source.shards().await;
+            Polled::List(shards.map(|shards| planned(&shards)))
+        }));
+    }
+
+    fn listed(&mut self, listed: Result<Vec<Planned>, ClientError>) -> Result<Option<FollowEvent>, ClientError> {
+        self.listing = false;
+        match listed {
+            Ok(there) => {
+                let ready = self.plan.listed(there);
+                self.begin_all(ready);
+                Ok(None)
+            }
+            Err(error) if error.is_transient() => {
+                self.orphans = true;
+                let retry_in = FOLLOW_LIST_AFTER;
+                Ok(Some(FollowEvent::Trouble { error, retry_in }))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn take(&mut self, shard: Arc<str>, page: Page) -> Option<FollowEvent> {
@@ -286,8 +337,15 @@ impl Follower {
 
     fn end(&mut self, shard: Arc<str>, children: Vec<Planned>) -> FollowEvent {
         self.reading.remove(&shard);
+        self.orphans |= children.is_empty();
         let names = children.iter().map(|child| child.id.to_string()).collect();
-        for child in self.plan.ended(&shard, children) {
+        let ready = self.plan.ended(&shard, children);
+        self.begin_all(ready);
+        FollowEvent::ShardEnded { shard, children: names }
+    }
+
+    fn begin_all(&mut self, children: Vec<Arc<str>>) {
+        for child in children {
             // A family that ended long ago is passed over.
             let place = match self.config.from {
                 FollowFrom::Time(time) => StartAt::Timestamp(time),
@@ -295,7 +353,6 @@ impl Follower {
             };
             self.begin(child, Position { iterator: None, place });
         }
-        FollowEvent::ShardEnded { shard, children: names }
     }
 
     fn failed(&mut self, shard: Arc<str>, error: ClientError) -> Result<FollowEvent, ClientError> {
@@ -314,6 +371,11 @@ impl Follower {
         self.poll(shard, retry_in);
         Ok(FollowEvent::Trouble { error, retry_in })
     }
+}
+
+fn planned(shards: &[Shard]) -> Vec<Planned> {
+    let planned = shards.iter().map(|shard| Planned::new(&shard.id, &shard.parents));
+    planned.collect()
 }
 
 async fn read(source: &dyn ShardSource, shard: &str, position: Position) -> Result<Page, ClientError> {

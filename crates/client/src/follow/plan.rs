@@ -29,8 +29,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Parents that are not among the shards are over, or not asked for.
-    pub fn new(shards: Vec<Planned>) -> Self {
+    /// Parents that are not among the shards are over. `ended` are those that are not asked for.
+    pub fn new(shards: Vec<Planned>, ended: BTreeSet<Arc<str>>) -> Self {
         let known: BTreeSet<Arc<str>> = shards.iter().map(|shard| Arc::clone(&shard.id)).collect();
         let open = shards.into_iter().map(|shard| {
             let parents = shard.parents.into_iter().filter(|parent| known.contains(parent));
@@ -38,7 +38,7 @@ impl Plan {
         });
         Plan {
             open: open.collect(),
-            ended: BTreeSet::new(),
+            ended,
             started: BTreeSet::new(),
         }
     }
@@ -73,6 +73,28 @@ impl Plan {
         }
         self.ready()
     }
+
+    /// Whether a shard waits for one that no other has named so far.
+    pub fn waits_for_strangers(&self) -> bool {
+        let mut awaited = self.open.values().flatten();
+        awaited.any(|parent| !self.open.contains_key(parent))
+    }
+
+    /// All shards that the stream has. Those that nobody named are read too, and those that are neither here nor there were
+    /// forgotten, and are waited for no longer. Gives those that may be read now.
+    pub fn listed(&mut self, shards: Vec<Planned>) -> Vec<Arc<str>> {
+        for shard in shards {
+            if !self.ended.contains(&shard.id) {
+                let parents = shard.parents.into_iter().collect();
+                self.open.entry(shard.id).or_insert(parents);
+            }
+        }
+        let open: BTreeSet<Arc<str>> = self.open.keys().cloned().collect();
+        for parents in self.open.values_mut() {
+            parents.retain(|parent| open.contains(parent));
+        }
+        self.ready()
+    }
 }
 
 #[cfg(test)]
@@ -89,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_merged_shard_waits_for_both_of_its_parents() {
-        let mut plan = Plan::new(vec![shard("a", &["gone"]), shard("b", &[])]);
+        let mut plan = Plan::new(vec![shard("a", &["gone"]), shard("b", &[])], BTreeSet::new());
         assert_eq!(ids(&plan.ready()), ["a", "b"]);
         let merged = || vec![shard("c", &["a", "b"])];
         assert!(plan.ended(&"a".into(), merged()).is_empty());
@@ -99,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_parent_that_is_not_known_yet_is_waited_for() {
-        let mut plan = Plan::new(vec![shard("a", &[]), shard("b", &[])]);
+        let mut plan = Plan::new(vec![shard("a", &[]), shard("b", &[])], BTreeSet::new());
         assert_eq!(ids(&plan.ready()), ["a", "b"]);
         let merged = || vec![shard("e", &["a", "c"])];
         assert!(plan.ended(&"a".into(), merged()).is_empty());
@@ -109,13 +131,32 @@ mod tests {
     }
 
     #[test]
+    fn a_parent_that_was_forgotten_is_waited_for_no_longer() {
+        let mut plan = Plan::new(vec![shard("a", &[]), shard("b", &[])], BTreeSet::from(["old".into()]));
+        plan.ready();
+        assert!(plan.ended(&"a".into(), vec![shard("e", &["a", "c"])]).is_empty());
+        assert!(plan.waits_for_strangers(), "c is a child of b, which has not said so");
+        let (old, e) = (|| shard("old", &[]), || shard("e", &["a", "c"]));
+        let there = vec![old(), shard("b", &[]), shard("c", &["b"]), e()];
+        assert!(plan.listed(there).is_empty());
+        assert_eq!(ids(&plan.ended(&"b".into(), vec![])), ["c"]);
+        let there = vec![old(), shard("d", &["b"]), e()];
+        assert_eq!(ids(&plan.listed(there)), ["d"]);
+        assert_eq!(ids(&plan.ended(&"c".into(), vec![])), ["e"]);
+        assert!(!plan.waits_for_strangers());
+    }
+
+    #[test]
     fn a_listed_family_is_read_from_its_oldest_on() {
-        let mut plan = Plan::new(vec![
-            shard("c", &["a"]),
-            shard("a", &[]),
-            shard("d", &["a"]),
-            shard("e", &["c", "d"]),
-        ]);
+        let mut plan = Plan::new(
+            vec![
+                shard("c", &["a"]),
+                shard("a", &[]),
+                shard("d", &["a"]),
+                shard("e", &["c", "d"]),
+            ],
+            BTreeSet::new(),
+        );
         assert_eq!(ids(&plan.ready()), ["a"]);
         let children = vec![shard("c", &["a"]), shard("d", &["a"])];
         assert_eq!(ids(&plan.ended(&"a".into(), children)), ["c", "d"]);

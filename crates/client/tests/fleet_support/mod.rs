@@ -44,6 +44,7 @@ struct SimShard {
     range: HashRange,
     children: Vec<String>,
     records: Vec<StreamRecord>,
+    forgotten: bool,
 }
 
 impl SimShard {
@@ -99,6 +100,7 @@ impl SimStream {
             range,
             children: Vec::new(),
             records: Vec::new(),
+            forgotten: false,
         };
         inner.shards.insert(id.clone(), shard);
         id
@@ -184,6 +186,15 @@ impl SimStream {
         self.changed.notify_waiters();
     }
 
+    /// As retention forgets a closed shard: its records, and what it would say at its end.
+    pub fn forget(&self, id: &str) {
+        let mut inner = self.inner.lock();
+        let shard = inner.shards.get_mut(id).unwrap();
+        assert!(!shard.is_open());
+        shard.forgotten = true;
+        shard.records.clear();
+    }
+
     pub fn listings(&self) -> u64 {
         self.inner.lock().listings
     }
@@ -208,6 +219,7 @@ impl SimStream {
     fn page(&self, id: &str, index: usize, limit: usize) -> (Page, usize) {
         let mut inner = self.inner.lock();
         let shard = &inner.shards[id];
+        let index = index.min(shard.records.len());
         let end = (index + limit).min(shard.records.len());
         let records = shard.records[index..end].to_vec();
         let ended = !shard.is_open() && end == shard.records.len();
@@ -219,7 +231,7 @@ impl SimStream {
         let page = Page {
             next: (!ended).then(|| format!("{id}|{end}")),
             millis_behind: if end < shard.records.len() { 1000 } else { 0 },
-            children: if ended {
+            children: if ended && !shard.forgotten {
                 shard.children.iter().map(child).collect()
             } else {
                 Vec::new()
@@ -292,7 +304,8 @@ impl ShardSource for SimSource {
             range: s.range,
             open: s.is_open(),
         };
-        Ok(inner.shards.iter().map(shard).collect())
+        let there = inner.shards.iter().filter(|(_, s)| !s.forgotten);
+        Ok(there.map(shard).collect())
     }
 
     async fn iterator(&self, shard: &str, from: &StartAt) -> Result<String, ClientError> {
