@@ -187,6 +187,7 @@ impl SimStream {
     }
 
     /// As retention forgets a closed shard: its records, and what it would say at its end.
+    #[allow(dead_code, reason = "the follower's tests use it")]
     pub fn forget(&self, id: &str) {
         let mut inner = self.inner.lock();
         let shard = inner.shards.get_mut(id).unwrap();
