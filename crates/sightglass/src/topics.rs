@@ -72,7 +72,7 @@ impl Topics for TopicMap {
         let sent = self.webhook.post(address, &headers, Bytes::from(body)).await;
         sent.map_err(|error| match error {
             WebhookError::Refused(_) => DeliveryError::Refused(error.to_string()),
-            WebhookError::Later(_) | WebhookError::Unreachable(_) => DeliveryError::Failed(error.to_string()),
+            WebhookError::Later(_) | WebhookError::Unanswered(_) => DeliveryError::Failed(error.to_string()),
         })
     }
 }
