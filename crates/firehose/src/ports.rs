@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use base::AccountId;
+use base::{AccountId, Clock, SystemClock};
 use bytes::Bytes;
 use objects::{Bucket, Buckets, ObjectError};
 use wire::firehose::{Deserializer, Serializer};
@@ -50,9 +50,15 @@ pub enum CallError {
     /// The address is none, or this server makes no calls: trying again does not help.
     #[error("{0}")]
     Refused(String),
-    /// Nobody is there, or the connection broke; it may be that the call arrived.
+    /// Nobody is there: the call did not arrive.
     #[error("the connection failed: {0}")]
     Unreachable(String),
+    /// Whoever is there is not trusted, or does not speak TLS: the call did not arrive.
+    #[error("no TLS connection: {0}")]
+    Untrusted(String),
+    /// The connection broke before the answer was whole; it may be that the call arrived.
+    #[error("the connection broke: {0}")]
+    Broken(String),
     /// No whole answer in time; it may be that the call arrived.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
@@ -66,6 +72,21 @@ pub enum CallError {
 pub trait HttpCaller: Send + Sync + 'static {
     /// Posts, and reads the answer.
     async fn post(&self, call: Call) -> Result<Answer, CallError>;
+}
+
+/// Where the search engines of the configuration are.
+pub trait Domains: Send + Sync + 'static {
+    /// What is configured for the ARN of a domain, or for the URL of an endpoint; `None` if nothing is.
+    fn domain(&self, name: &str) -> Option<Domain>;
+}
+
+/// A search engine of the configuration.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Domain {
+    /// Its base URL.
+    pub url: String,
+    /// What is sent as `Authorization`.
+    pub authorization: Option<String>,
 }
 
 /// A table by the names that Glue has for it.
@@ -154,6 +175,10 @@ pub struct Ports {
     pub schemas: Arc<dyn Schemas>,
     /// Functions.
     pub functions: Arc<dyn Functions>,
+    /// Search engines.
+    pub domains: Arc<dyn Domains>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Default for Ports {
@@ -164,6 +189,8 @@ impl Default for Ports {
             converter: Arc::new(Absent),
             schemas: Arc::new(Absent),
             functions: Arc::new(Absent),
+            domains: Arc::new(Absent),
+            clock: Arc::new(SystemClock::new()),
         }
     }
 }
@@ -214,6 +241,12 @@ impl Schemas for Absent {
 
 impl Functions for Absent {
     fn url(&self, _: &str) -> Option<String> {
+        None
+    }
+}
+
+impl Domains for Absent {
+    fn domain(&self, _: &str) -> Option<Domain> {
         None
     }
 }

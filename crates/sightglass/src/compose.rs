@@ -20,7 +20,7 @@ use video_streams::VideoStreams;
 use video_streams::ports::Ports;
 
 use crate::commands::Failure;
-use crate::config::Config;
+use crate::config::{Config, SYSTEM_CERTIFICATES};
 use crate::sight::Sight;
 use crate::topics::TopicMap;
 use crate::webhook::{Address, Webhook};
@@ -60,7 +60,8 @@ pub async fn start(config: &Config) -> Result<Composition, Failure> {
     let ground = lay(config, &data, clock).await?;
     let mut registry = wire::Registry::new();
     let sight = Arc::new(Sight::start(&config.vision, &ground.metrics, ground.clock.clone())?);
-    let video = video(config, &ground, sight.clone()).await?;
+    let webhook = webhook(config)?;
+    let video = video(config, &ground, sight.clone(), webhook).await?;
     video.register(&mut registry);
     let records = DataStreams::open(data_streams::Parts {
         catalog: ground.catalog.clone(),
@@ -147,7 +148,7 @@ fn report(log: &LogStore) {
     }
 }
 
-async fn video(config: &Config, ground: &Ground, sight: Arc<Sight>) -> Result<VideoStreams, Failure> {
+async fn video(config: &Config, ground: &Ground, sight: Arc<Sight>, webhook: Webhook) -> Result<VideoStreams, Failure> {
     let durable = ground.log.media();
     let bounds = MemoryOptions {
         max_age_ms: i64::try_from(video_streams::limits::BUFFER_DURATION.as_millis())?,
@@ -172,18 +173,25 @@ async fn video(config: &Config, ground: &Ground, sight: Arc<Sight>) -> Result<Vi
         settings,
         ports: Ports {
             stills: sight,
-            topics: Arc::new(topics(config, ground.clock.clone())?),
+            topics: Arc::new(TopicMap::new(config.topics.clone(), webhook, ground.clock.clone())),
             ..Ports::default()
         },
     };
     Ok(VideoStreams::open(on).await?)
 }
 
-fn topics(config: &Config, clock: Arc<dyn Clock>) -> Result<TopicMap, Failure> {
-    let secure = config.topics.values().any(Address::is_secure);
-    let trusted = secure.then(|| read(&config.webhook_ca)).transpose()?;
-    let webhook = Webhook::new(trusted.as_deref()).map_err(|e| format!("{}: {e}", config.webhook_ca.display()))?;
-    Ok(TopicMap::new(config.topics.clone(), webhook, clock))
+/// What posts for the server. A machine without the usual certificates can do without, while no address needs them.
+fn webhook(config: &Config) -> Result<Webhook, Failure> {
+    let needed = config.webhook_ca != Path::new(SYSTEM_CERTIFICATES) || config.topics.values().any(Address::is_secure);
+    let with = |pem: Vec<u8>| {
+        Webhook::new(Some(&pem)).map_err(|e| Failure::from(format!("{}: {e}", config.webhook_ca.display())))
+    };
+    let webhook = match read(&config.webhook_ca).and_then(with) {
+        Ok(webhook) => webhook,
+        Err(error) if needed => return Err(error),
+        Err(_) => Webhook::new(None)?,
+    };
+    Ok(webhook.at_most(config.webhook_timeout))
 }
 
 fn background(ground: &Ground, video: &VideoStreams, records: &Arc<DataStreams>) -> JoinSet<()> {

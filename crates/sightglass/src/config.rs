@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use base::AccountId;
 use edge::HttpVersion;
@@ -24,7 +25,7 @@ const DEFAULT_PUT_MEDIA_CONNECTIONS: usize = 5;
 const DEFAULT_GET_MEDIA_CONNECTIONS: usize = video_streams::limits::GET_CONNECTIONS;
 
 /// The certificates that Debian trusts.
-const SYSTEM_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+pub const SYSTEM_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Everything the server is told at start.
 #[derive(Debug, Clone)]
@@ -63,8 +64,10 @@ pub struct Config {
     pub vision: VisionSettings,
     /// Where the messages of topics go, by the topics' ARNs.
     pub topics: BTreeMap<String, Address>,
-    /// PEM file of the certificates that `https` addresses of topics are trusted by.
+    /// PEM file of the certificates that `https` addresses of topics, functions and endpoints are trusted by.
     pub webhook_ca: PathBuf,
+    /// No call to such an address takes longer.
+    pub webhook_timeout: Option<Duration>,
 }
 
 /// The `[clip]` table.
@@ -119,6 +122,7 @@ struct File {
     vision: VisionSettings,
     topics: BTreeMap<String, String>,
     webhook_ca: Option<PathBuf>,
+    webhook_timeout_seconds: Option<u64>,
 }
 
 /// The `[data_streams]` table.
@@ -233,6 +237,7 @@ impl Config {
             vision: file.vision,
             topics: topics(&file.topics)?,
             webhook_ca: file.webhook_ca.unwrap_or_else(|| PathBuf::from(SYSTEM_CERTIFICATES)),
+            webhook_timeout: file.webhook_timeout_seconds.map(Duration::from_secs),
         };
         config.checked()
     }
@@ -251,6 +256,9 @@ impl Config {
         }
         if !(1..=86_400).contains(&self.clock_skew_seconds) {
             return wrong("clock_skew_seconds", "must be 1 to 86400");
+        }
+        if self.webhook_timeout.is_some_and(|longest| longest.is_zero()) {
+            return wrong("webhook_timeout_seconds", "must be at least 1");
         }
         if !(1..=100).contains(&self.put_media_connections) {
             return wrong("put_media_connections", "must be 1 to 100");

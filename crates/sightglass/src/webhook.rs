@@ -1,18 +1,20 @@
 //! Sends bodies to addresses by HTTP POST: the one place outside of `edge`, `client` and the S3 libraries that speaks HTTP,
 //! for whom the operator or an account has named (topics, functions, the endpoints of delivery streams). It refuses to know
-//! what it sends and why.
+//! what it sends and why. It is the [`HttpCaller`] of Firehose.
 //!
 //! Connections are kept for the next request to the same host. No redirects, no proxies; a bounded time for everything from
 //! the connection to the last byte of the answer, and a bounded answer.
 
-use std::error::Error as _;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
+use firehose::ports::{Answer, Call, CallError, HttpCaller};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{HeaderName, HeaderValue, USER_AGENT};
+use hyper::http::request::Builder;
 use hyper::http::uri::Authority;
 use hyper::{Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -78,7 +80,7 @@ pub enum WebhookError {
     Later(StatusCode),
     /// There was no answer.
     #[error("{0}")]
-    Unanswered(#[from] Unanswered),
+    Unanswered(#[from] CallError),
 }
 
 /// A sender.
@@ -86,6 +88,7 @@ pub enum WebhookError {
 pub struct Webhook {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     secure: bool,
+    longest: Option<Duration>,
 }
 
 impl Webhook {
@@ -104,13 +107,26 @@ impl Webhook {
             .pool_max_idle_per_host(IDLE_MAX)
             .pool_timer(TokioTimer::new())
             .build(connector.https_or_http().enable_http1().build());
-        Ok(Webhook { client, secure })
+        Ok(Webhook {
+            client,
+            secure,
+            longest: None,
+        })
+    }
+
+    /// The same with no call longer than `longest`, whatever the caller allows.
+    pub fn at_most(self, longest: Option<Duration>) -> Self {
+        Webhook { longest, ..self }
     }
 
     /// Sends a body to the receiver of a topic. It has been taken when this answers: the status was 2xx.
     pub async fn post(&self, to: &Address, headers: &[(&str, &str)], body: Bytes) -> Result<(), WebhookError> {
-        let answer = self.exchange(to, headers, body, WITHIN, TOPIC_ANSWER_MAX).await?;
-        match answer.status {
+        let mut request = Request::post(to.uri.clone());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = self.exchange(to, request, body, (WITHIN, TOPIC_ANSWER_MAX)).await?;
+        match StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR) {
             status if status.is_success() => Ok(()),
             status @ (StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS) => Err(WebhookError::Later(status)),
             status if status.is_client_error() => Err(WebhookError::Refused(status)),
@@ -118,100 +134,83 @@ impl Webhook {
         }
     }
 
-    /// Sends a body and reads the whole answer, of at most `answer_max` bytes, within `within`.
-    pub async fn exchange(
+    /// Sends a body and reads the whole answer, within a time and a number of bytes.
+    async fn exchange(
         &self,
         to: &Address,
-        headers: &[(&str, &str)],
+        request: Builder,
         body: Bytes,
-        within: Duration,
-        answer_max: usize,
-    ) -> Result<Answer, Unanswered> {
+        (within, answer_max): (Duration, usize),
+    ) -> Result<Answer, CallError> {
         if to.is_secure() && !self.secure {
             let why = "https needs webhook_ca, the certificates to trust";
-            return Err(Unanswered::Unreachable(format!("{}: {why}", to.authority())));
+            return Err(CallError::Untrusted(format!("{}: {why}", to.authority())));
         }
-        let mut request = Request::post(to.uri.clone()).header(USER_AGENT, NAME);
-        for (name, value) in headers {
-            // What an account has configured may be anything but a line break; not ASCII alone.
-            let name = HeaderName::from_bytes(name.as_bytes());
-            let value = HeaderValue::from_bytes(value.as_bytes());
-            let (Ok(name), Ok(value)) = (name, value) else {
-                return Err(Unanswered::Unsendable);
-            };
-            request = request.header(name, value);
-        }
-        let request = request.body(Full::new(body)).map_err(|_| Unanswered::Unsendable)?;
-        match tokio::time::timeout(within, self.send(to, request, answer_max)).await {
-            Ok(answered) => answered,
-            Err(_) => Err(Unanswered::TimedOut(to.authority().to_owned(), within.as_secs())),
-        }
+        let request = request.header(USER_AGENT, NAME).body(Full::new(body));
+        let request = request.map_err(|error| CallError::Refused(format!("{}: {error}", to.authority())))?;
+        let within = self.longest.map_or(within, |longest| longest.min(within));
+        let answered = tokio::time::timeout(within, self.send(to, request, answer_max)).await;
+        answered.map_err(|_| CallError::TimedOut(within))?
     }
 
-    async fn send(&self, to: &Address, request: Request<Full<Bytes>>, max: usize) -> Result<Answer, Unanswered> {
-        let unreachable =
-            |error: &dyn std::error::Error| Unanswered::Unreachable(format!("{}: {}", to.authority(), whole(error)));
-        let answer = self
-            .client
-            .request(request)
-            .await
-            .map_err(|error| unreachable(&error))?;
-        let (head, body) = answer.into_parts();
+    async fn send(&self, to: &Address, request: Request<Full<Bytes>>, max: usize) -> Result<Answer, CallError> {
+        let sent = self.client.request(request).await;
+        let (head, body) = sent.map_err(|error| unsent(to, &error))?.into_parts();
         let body = Limited::new(body, max).collect().await.map_err(|error| {
-            if error.downcast_ref::<LengthLimitError>().is_some() {
-                return Unanswered::TooLong(to.authority().to_owned(), max);
+            match error.downcast_ref::<LengthLimitError>() {
+                Some(_) => CallError::TooLarge(max),
+                None => CallError::Broken(format!("{}: {}", to.authority(), whole(&*error))),
             }
-            unreachable(&*error)
         })?;
+        let text = |(name, value): (&HeaderName, &HeaderValue)| {
+            let value = value.to_str().ok()?;
+            Some((name.as_str().to_owned(), value.to_owned()))
+        };
         Ok(Answer {
-            status: head.status,
-            headers: head.headers,
+            status: head.status.as_u16(),
+            headers: head.headers.iter().filter_map(text).collect(),
             body: body.to_bytes(),
         })
     }
 }
 
-/// What a receiver answered.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// The status.
-    pub status: StatusCode,
-    /// The headers.
-    pub headers: HeaderMap,
-    /// The body, whole.
-    pub body: Bytes,
-}
-
-impl Answer {
-    /// The content type, without its parameters, in lower case; empty without one.
-    pub fn content_type(&self) -> String {
-        let value = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let named = value.and_then(|value| value.split(';').next()).unwrap_or_default();
-        named.trim().to_ascii_lowercase()
-    }
-
-    /// Whether the body is encoded.
-    pub fn is_encoded(&self) -> bool {
-        let value = self.headers.get(CONTENT_ENCODING);
-        value.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+#[async_trait]
+impl HttpCaller for Webhook {
+    async fn post(&self, call: Call) -> Result<Answer, CallError> {
+        let to: Address = call.url.parse().map_err(CallError::Refused)?;
+        let mut request = Request::post(to.uri.clone());
+        for (name, value) in &call.headers {
+            // What an account has configured need not be ASCII.
+            let value = HeaderValue::from_bytes(value.as_bytes());
+            let value = value.map_err(|_| CallError::Refused(format!("{name} has a value that no header can have")))?;
+            request = request.header(name, value);
+        }
+        let bounds = (call.within, call.answer_bytes_max);
+        self.exchange(&to, request, call.body, bounds).await
     }
 }
 
-/// Why there is no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unanswered {
-    /// It could not be reached, or the connection ended before the answer did.
-    #[error("{0}")]
-    Unreachable(String),
-    /// It took too long.
-    #[error("{0}: no answer within {1} s")]
-    TimedOut(String, u64),
-    /// The answer is too big.
-    #[error("{0}: the answer is bigger than {1} bytes")]
-    TooLong(String, usize),
-    /// A header has bytes that no header can have.
-    #[error("a header of the request has a character that no header can have")]
-    Unsendable,
+/// Why a request was not answered.
+fn unsent(to: &Address, error: &hyper_util::client::legacy::Error) -> CallError {
+    let why = format!("{}: {}", to.authority(), whole(error));
+    match error.is_connect() {
+        true if has_cause::<tokio_rustls::rustls::Error>(error) => CallError::Untrusted(why),
+        true => CallError::Unreachable(why),
+        false => CallError::Broken(why),
+    }
+}
+
+/// Whether an error of this type is among the causes, also inside an I/O error.
+fn has_cause<E: std::error::Error + 'static>(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        let inside = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if cause.is::<E>() || inside.is_some_and(|inside| inside.is::<E>()) {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
 }
 
 /// An error and what caused it, in one line.
@@ -285,6 +284,115 @@ mod tests {
         tokio::join!(webhook.post(&address, &[("x-kind", "test")], body), receiving)
     }
 
+    /// A receiver that answers each connection with bytes, and stays silent behind them if it is told to.
+    async fn raw(answer: &'static [u8], silent: bool) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/in", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let mut kept = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut some = [0; 1024];
+                let _ = stream.read(&mut some).await;
+                let _ = stream.write_all(answer).await;
+                if silent {
+                    kept.push(stream);
+                }
+            }
+        });
+        url
+    }
+
+    fn call(url: &str) -> Call {
+        Call {
+            url: url.to_owned(),
+            headers: vec![("x-key".to_owned(), "schlüssel".to_owned())],
+            body: Bytes::from_static(b"{}"),
+            within: Duration::from_millis(200),
+            answer_bytes_max: 16,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_ends_whatever_the_receiver_does() {
+        let caller = Webhook::new(None).unwrap();
+        let post = async |url: String| HttpCaller::post(&caller, call(&url)).await;
+        let answer = post(
+            raw(
+                b"HTTP/1.1 200 OK\r\ncontent-type: a/b\r\ncontent-length: 2\r\n\r\nok",
+                false,
+            )
+            .await,
+        )
+        .await;
+        let answer = answer.unwrap();
+        assert_eq!((answer.status, &answer.body[..]), (200, &b"ok"[..]));
+        assert_eq!(answer.header("content-type"), Some("a/b"));
+        // A redirection is an answer like any other.
+        let elsewhere = raw(
+            b"HTTP/1.1 307 Go\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
+            false,
+        );
+        assert_eq!(post(elsewhere.await).await.unwrap().status, 307);
+        let huge = raw(b"HTTP/1.1 200 OK\r\ncontent-length: 17\r\n\r\n01234567890123456", false);
+        assert_eq!(post(huge.await).await, Err(CallError::TooLarge(16)));
+        let endless = raw(
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n20\r\n01234567890123456789012345678901",
+            true,
+        );
+        assert_eq!(post(endless.await).await, Err(CallError::TooLarge(16)));
+        let slow = raw(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no", true);
+        let limit = Duration::from_millis(200);
+        assert_eq!(post(slow.await).await, Err(CallError::TimedOut(limit)));
+        for half in [
+            &b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no"[..],
+            b"",
+            b"nonsense\r\n\r\n",
+        ] {
+            assert!(
+                matches!(post(raw(half, false).await).await, Err(CallError::Broken(_))),
+                "{half:?}"
+            );
+        }
+        let bad = HttpCaller::post(&caller, call("gopher://127.0.0.1/")).await;
+        assert!(matches!(bad, Err(CallError::Refused(_))));
+        let mut split = call("http://127.0.0.1:1/");
+        split.headers = vec![("x-key".to_owned(), "a\r\nx-other: b".to_owned())];
+        let split = HttpCaller::post(&caller, split).await;
+        assert!(matches!(split, Err(CallError::Refused(_))));
+        let shorter = caller.clone().at_most(Some(Duration::from_millis(50)));
+        let silent = HttpCaller::post(&shorter, call(&raw(b"", true).await)).await;
+        assert_eq!(silent, Err(CallError::TimedOut(Duration::from_millis(50))));
+    }
+
+    #[tokio::test]
+    async fn connections_are_used_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/in", listener.local_addr().unwrap());
+        let serving = tokio::spawn(async move {
+            // One connection answers twice; nobody accepts another.
+            let (mut stream, _) = listener.accept().await.unwrap();
+            for _ in 0..2 {
+                let mut got = Vec::new();
+                while !got.ends_with(b"{}") {
+                    let mut some = [0; 1024];
+                    let n = stream.read(&mut some).await.unwrap();
+                    got.extend_from_slice(&some[..n]);
+                }
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                    .await
+                    .unwrap();
+            }
+        });
+        let caller = Webhook::new(None).unwrap();
+        for _ in 0..2 {
+            let mut call = call(&url);
+            call.within = Duration::from_secs(10);
+            assert_eq!(HttpCaller::post(&caller, call).await.unwrap().status, 200);
+        }
+        serving.await.unwrap();
+    }
+
     #[tokio::test]
     async fn a_status_says_whether_another_try_is_worth_it() {
         let (taken, got) = answer("204 No Content").await;
@@ -304,7 +412,7 @@ mod tests {
         let unreachable = webhook.post(&address, &[], Bytes::new()).await;
         assert!(matches!(
             unreachable,
-            Err(WebhookError::Unanswered(Unanswered::Unreachable(_)))
+            Err(WebhookError::Unanswered(CallError::Unreachable(_)))
         ));
         let secure = "https://127.0.0.1:1/".parse().unwrap();
         assert!(webhook.post(&secure, &[], Bytes::new()).await.is_err());
