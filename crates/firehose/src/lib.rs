@@ -8,6 +8,7 @@
 pub mod channels;
 pub mod endpoints;
 pub mod format;
+pub mod limits;
 pub mod ports;
 pub mod prefix;
 pub mod process;

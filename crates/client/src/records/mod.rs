@@ -2,14 +2,15 @@
 //! that batches, packs, tries again and keeps its memory within bounds. Reading them is
 //! [`consumer`](crate::consumer)'s work.
 
-pub mod aggregate;
 mod driver;
 mod map;
 mod number;
 mod producer;
 mod sink;
 
-pub use aggregate::UserRecord;
+/// Many user records in one stream record.
+pub use kpl as aggregate;
+pub use kpl::UserRecord;
 pub use number::{HashKey, HashRange, InvalidHashKey, InvalidSequenceNumber, SequenceNumber};
 pub use producer::{Order, PutError, Receipt, RecordProducer, RecordProducerConfig, RecordProducerStats};
 pub use sink::{Entry, KinesisSink, RecordSink, Stored};

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use md5::{Digest, Md5};
 
-use super::number::HashKey;
+mod hash_key;
+
+pub use hash_key::{HashKey, InvalidHashKey};
 
 /// How an aggregate begins.
 pub const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
