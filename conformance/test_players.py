@@ -15,6 +15,9 @@ import putmedia
 playwright_api = pytest.importorskip("playwright.sync_api", reason="skipped: playwright is not installed")
 pytestmark = pytest.mark.skipif(browser.executable() is None, reason="skipped: Chromium is not installed")
 
+# A pause of the camera or of the browser that shows on the screen: parts of Low-Latency HLS are at most this long.
+STARVED_MS = 200
+
 AUTOPLAY = ["--autoplay-policy=no-user-gesture-required", "--no-sandbox", "--disable-gpu", "--mute-audio"]
 
 
@@ -95,6 +98,12 @@ def assert_all_shown(shown, count):
         assert not missing.issuperset(frames), f"nothing of second {second} was shown"
 
 
+def is_starved(report):
+    """Whether the browser itself was kept from running for longer than it has pictures ahead. Then it stalls whatever it is
+    sent, and nothing can be said of the server."""
+    return report["longestPause"] > STARVED_MS
+
+
 @pytest.mark.parametrize("sound", [False, True], ids=["video", "video-and-sound"])
 @pytest.mark.parametrize(("kind", "options"), [
     ("hls", {}), ("hls", {"ContainerFormat": "MPEG_TS"}), ("hls", {"DiscontinuityMode": "ALWAYS"}), ("dash", {}),
@@ -106,7 +115,8 @@ def test_a_recording_plays_to_its_end_and_seeks(server, name, play, kind, option
     player = play(kind, recorded(server, stream, kind, start, start + 60_000, **options))
     report = player.until(lambda report: report["ended"])
     assert_all_shown(numbers(report), seconds * camera.RATE)
-    assert report["stalls"] == 0 and not player.failed, (report["stalls"], report["errors"], player.failed)
+    assert not player.failed, (report["errors"], player.failed)
+    assert report["stalls"] == 0 or is_starved(report), (report["stalls"], report["errors"])
     if kind == "hls":
         assert playlists.check(media_playlists(player)).ended
     player.seek(2.5)
@@ -174,13 +184,16 @@ def test_a_session_outlives_a_silent_camera(server, name, play):
 
 
 def test_low_latency_shows_a_frame_within_a_second_and_a_half(server, name, play):
-    """A time on a machine that others use too: one try of three must keep it. What the playlists say must be right in all."""
+    """A time on a machine that others use too: one try of three must keep it. What the playlists say must be right in all.
+    Where neither the camera nor the browser could run in time in any of them, the time says nothing of the server."""
     tries = []
     for attempt in range(3):
         tries.append(low_latency(server, f"{name}-{attempt}", play))
         # It begins less than a second behind the camera; on a busy machine the first picture comes late.
         if 0 < tries[-1]["p50_ms"] < 1500 and tries[-1]["stalls"] <= 2:
             return
+    if all(one["camera_paused_ms"] > STARVED_MS or one["browser_paused_ms"] > STARVED_MS for one in tries):
+        pytest.skip(f"skipped: the machine was too busy to tell how late a frame is shown: {tries}")
     raise AssertionError(f"promised under 1500 ms: {tries}")
 
 
@@ -192,7 +205,7 @@ def low_latency(server, stream, play):
         player = play("hls", live(server, stream, "hls"), {"lowLatencyMode": True, "maxLiveSyncPlaybackRate": 1.5})
         report = player.until(lambda report: len(report["frames"]) > 12 * camera.RATE, within=60)
         # Frames that are this far apart cannot be cut into shorter parts.
-        starved = eye.longest_gap_ms() > 200
+        paused = eye.longest_gap_ms()
         mask = (1 << camera.BITS) - 1
         settled = report["frames"][-6 * camera.RATE:]
         delays = sorted((frame["clock"] & mask) - frame["number"] for frame in settled)
@@ -201,8 +214,9 @@ def low_latency(server, stream, play):
         texts = media_playlists(player)
         player.close()
         assert any("#EXT-X-PART:" in text for text in texts), "the playlist has no parts"
-        playlists.check(texts, parts_within_target=not starved)
-        return {"p50_ms": middle, "p95_ms": late, "stalls": report["stalls"], "camera_starved": starved, "errors": report["errors"]}
+        playlists.check(texts, parts_within_target=paused <= STARVED_MS)
+        return {"p50_ms": middle, "p95_ms": late, "stalls": report["stalls"], "camera_paused_ms": paused,
+                "browser_paused_ms": report["longestPause"], "errors": report["errors"]}
     finally:
         eye.close()
 

@@ -4,7 +4,16 @@
 
 const ACROSS = 8, DOWN = 3;
 const video = document.getElementById("video");
-const report = { frames: [], stalls: 0, errors: [], fatal: null, ended: false, live: null };
+const report = { frames: [], stalls: 0, errors: [], fatal: null, ended: false, live: null, longestPause: 0 };
+
+// How long this page was kept from running at worst, in milliseconds: a page that is starved shows pictures late and stalls,
+// whatever the server does.
+let ticked = performance.now();
+setInterval(() => {
+  const now = performance.now();
+  report.longestPause = Math.max(report.longestPause, now - ticked - 20);
+  ticked = now;
+}, 20);
 
 // The number that the camera drew into the picture.
 function numberIn(context) {
