@@ -15,6 +15,7 @@ mod hash;
 pub mod limits;
 mod page;
 mod queues;
+mod reader;
 mod records;
 mod service;
 mod shards;
@@ -23,8 +24,9 @@ mod stored;
 mod streams;
 mod target;
 
-pub use arn::stream_arn;
+pub use arn::{parse_stream_arn, stream_arn};
 pub use error::PutError;
 pub use hash::HashKey;
+pub use reader::{ReadError, ShardView};
 pub use service::{DataStreams, Parts, Settings, StartError, StreamDeleted};
 pub use storage::{SequenceNumber, StreamId};

@@ -6,10 +6,18 @@
 //! [`prefix`] names objects, [`format`](mod@format) makes bodies of them, [`endpoints`] delivers to what is not S3.
 
 pub mod channels;
+pub mod control;
+pub mod deliver;
 pub mod endpoints;
+mod error;
 pub mod format;
+mod intake;
 pub mod limits;
 pub mod ports;
 pub mod prefix;
 pub mod process;
+mod service;
+mod stored;
 pub mod types;
+
+pub use service::{Firehose, Parts, Settings, StartError, delivery_stream_arn};

@@ -51,3 +51,72 @@ pub const QUERY_COST_MAX: f64 = 64.0 * 1024.0 * 1024.0;
 
 /// Records up to this size must be within that bound, or the query is refused when the delivery stream is made.
 pub const QUERY_RECORD_BYTES: usize = 4 * 1024;
+
+/// Delivery streams of one account and region (quotas: 5,000 in the largest regions).
+pub const STREAMS_PER_ACCOUNT_MAX: usize = 5000;
+
+/// Names in one answer of ListDeliveryStreams unless the caller says otherwise (service model).
+pub const LIST_STREAMS_DEFAULT: usize = 10;
+
+/// Tags of one delivery stream (service model).
+pub const TAGS_MAX: usize = 50;
+
+/// Bytes of the records of one PutRecordBatch: 4 MiB (API reference).
+pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How long records that were put directly are kept when they cannot be delivered: 24 hours (developer guide).
+pub const RETENTION_MS: i64 = 86_400_000;
+
+/// Bytes of records of one delivery stream that wait; more are refused with ServiceUnavailableException. Ours: AWS limits
+/// the rate instead.
+pub const BACKLOG_BYTES_MAX: u64 = 16 << 30;
+
+/// Mebibytes of a buffer unless the caller says otherwise (service model of BufferingHints).
+pub const BUFFER_MIB_DEFAULT: i32 = 5;
+
+/// The same where records are converted to columns (service model of DataFormatConversionConfiguration).
+pub const BUFFER_MIB_CONVERTING: i32 = 128;
+
+/// The least where records are converted or dynamically partitioned (developer guide).
+pub const BUFFER_MIB_MIN_LARGE: i32 = 64;
+
+/// Seconds that a buffer waits unless the caller says otherwise (service model of BufferingHints).
+pub const BUFFER_SECONDS_DEFAULT: i32 = 300;
+
+/// Seconds for which dynamic partitioning is tried again, unless the caller says otherwise (service model of RetryOptions).
+pub const PARTITIONING_RETRY_SECONDS_DEFAULT: i32 = 300;
+
+/// Partitions that are filled at once; records of more go to the error output (quotas).
+pub const ACTIVE_PARTITIONS_MAX: usize = 500;
+
+/// Bytes of records that all delivery streams together hold in memory, unless the configuration says otherwise. Ours.
+pub const MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
+
+/// The least that the configuration may say: one buffer of the largest size fits into it.
+pub const MEMORY_BYTES_MIN: u64 = 64 << 20;
+
+/// Records and bytes that one read of the source gives. Ours: long enough that a read costs nothing beside its records.
+pub const READ_RECORDS: usize = 10_000;
+/// See [`READ_RECORDS`].
+pub const READ_BYTES: usize = 4 << 20;
+
+/// Buffers of one delivery stream that are on their way at once. Ours: one is compressed while another is stored.
+pub const JOBS_MAX: usize = 4;
+
+/// Time until a delivery that failed is tried again: the first, doubled each time, and the longest. Ours.
+pub const RETRY_MS: u64 = 500;
+/// See [`RETRY_MS`].
+pub const RETRY_MS_MAX: u64 = 30_000;
+
+/// How long deliveries that are under way may take to end when their delivery stream is changed, deleted, or the server
+/// ends; what is left is done again. Ours.
+pub const STOP_WITHIN_MS: u64 = 10_000;
+
+/// Time between two sweeps: delivered records are forgotten, and what is beyond its retention. Ours.
+pub const SWEEP_INTERVAL_MS: u64 = 10_000;
+
+/// Objects up to this size are put in one piece. Ours: it is the least of a part of S3's uploads in parts.
+pub const PUT_BYTES: usize = 8 << 20;
+
+/// Bytes that are handed to an upload at once. Ours.
+pub const PIECE_BYTES: usize = 1 << 20;

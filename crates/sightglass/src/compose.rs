@@ -11,6 +11,7 @@ use base::{Clock, SystemClock};
 use data_streams::DataStreams;
 use edge::{EdgeConfig, EdgeParts, HealthCheck, Running, Server, TlsPem, TrustedProxy};
 use faces::FaceStore;
+use firehose::Firehose;
 use kcl_tables::{ClientMetrics, KclTables};
 use rekognition::Rekognition;
 use storage::datadir::DataDir;
@@ -38,6 +39,7 @@ pub struct Composition {
     running: Running,
     rekognition: Arc<Rekognition>,
     video: VideoStreams,
+    firehose: Arc<Firehose>,
     tasks: JoinSet<()>,
     log: LogStore,
     _data: DataDir,
@@ -61,7 +63,7 @@ pub async fn start(config: &Config) -> Result<Composition, Failure> {
     let mut registry = wire::Registry::new();
     let sight = Arc::new(Sight::start(&config.vision, &ground.metrics, ground.clock.clone())?);
     let webhook = webhook(config)?;
-    let video = video(config, &ground, sight.clone(), webhook).await?;
+    let video = video(config, &ground, sight.clone(), webhook.clone()).await?;
     video.register(&mut registry);
     let records = DataStreams::open(data_streams::Parts {
         catalog: ground.catalog.clone(),
@@ -73,6 +75,8 @@ pub async fn start(config: &Config) -> Result<Composition, Failure> {
     })
     .await?;
     records.register(&mut registry);
+    let firehose = firehose(config, &ground, &records, webhook).await?;
+    firehose.register(&mut registry);
     let tables = KclTables::open(kcl_tables::Parts {
         catalog: ground.catalog.clone(),
         clock: ground.clock.clone(),
@@ -93,16 +97,40 @@ pub async fn start(config: &Config) -> Result<Composition, Failure> {
     sts::register(&mut registry, Sts::new(ground.keys.clone(), ground.clock.clone()));
     let mut tasks = background(&ground, &video, &records);
     tasks.spawn(tables.run());
+    tasks.spawn(firehose.clone().run());
     let running = listen(config, &ground, registry, sight.clone()).await?;
     rekognition.resume().await?;
     Ok(Composition {
         running,
         rekognition,
         video,
+        firehose,
         tasks,
         log: ground.log,
         _data: data,
     })
+}
+
+async fn firehose(
+    config: &Config,
+    ground: &Ground,
+    records: &Arc<DataStreams>,
+    webhook: Webhook,
+) -> Result<Arc<Firehose>, Failure> {
+    let parts = firehose::Parts {
+        catalog: ground.catalog.clone(),
+        records: ground.log.records(),
+        streams: records.clone(),
+        clock: ground.clock.clone(),
+        key_ring: ground.ring.clone(),
+        metrics: ground.metrics.clone(),
+        ports: firehose::ports::Ports {
+            http: Arc::new(webhook),
+            ..firehose::ports::Ports::default()
+        },
+        settings: config.firehose,
+    };
+    Ok(Firehose::open(parts).await?)
 }
 
 async fn lay(config: &Config, data: &DataDir, clock: Arc<dyn Clock>) -> Result<Ground, Failure> {
@@ -281,6 +309,7 @@ impl Composition {
             );
         }
         self.rekognition.shutdown().await;
+        self.firehose.stop().await;
         self.tasks.shutdown().await;
         self.video.save_deliveries().await;
         self.log.close();

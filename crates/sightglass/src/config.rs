@@ -60,6 +60,8 @@ pub struct Config {
     pub playback: PlaybackSettings,
     /// Kinesis Data Streams.
     pub data_streams: data_streams::Settings,
+    /// Firehose.
+    pub firehose: firehose::Settings,
     /// The vision worker and its models.
     pub vision: VisionSettings,
     /// Where the messages of topics go, by the topics' ARNs.
@@ -119,6 +121,7 @@ struct File {
     clip: ClipTable,
     hls: HlsTable,
     data_streams: DataStreamsTable,
+    firehose: FirehoseTable,
     vision: VisionSettings,
     topics: BTreeMap<String, String>,
     webhook_ca: Option<PathBuf>,
@@ -130,6 +133,28 @@ struct File {
 #[serde(deny_unknown_fields, default)]
 struct DataStreamsTable {
     shard_limits: bool,
+}
+
+/// The `[firehose]` table.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FirehoseTable {
+    memory_bytes: Option<u64>,
+}
+
+impl FirehoseTable {
+    fn settings(&self) -> Result<firehose::Settings, ConfigError> {
+        let default = firehose::Settings::default();
+        let memory_bytes = self.memory_bytes.unwrap_or(default.memory_bytes);
+        let least = firehose::limits::MEMORY_BYTES_MIN;
+        match memory_bytes >= least {
+            true => Ok(firehose::Settings { memory_bytes }),
+            false => Err(ConfigError::Value {
+                key: "firehose.memory_bytes",
+                why: format!("must be at least {least}"),
+            }),
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -234,6 +259,7 @@ impl Config {
             data_streams: data_streams::Settings {
                 shard_limits: file.data_streams.shard_limits,
             },
+            firehose: file.firehose.settings()?,
             vision: file.vision,
             topics: topics(&file.topics)?,
             webhook_ca: file.webhook_ca.unwrap_or_else(|| PathBuf::from(SYSTEM_CERTIFICATES)),
@@ -375,6 +401,7 @@ mod tests {
             ),
             ("get_media_connections = 0", "get_media_connections"),
             ("[clip]\nat_once = 0", "clip.at_once"),
+            ("[firehose]\nmemory_bytes = 1000", "firehose.memory_bytes"),
             ("[tls]\ncert = \"cert.pem\"", "tls"),
         ] {
             let message = load(text).unwrap_err().to_string();

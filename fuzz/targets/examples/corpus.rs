@@ -173,6 +173,16 @@ const BODIES: &[(&str, &str, &str)] = &[
         "PutMetricData",
         "Action=PutMetricData&Version=2010-08-01&Namespace=app&MetricData.member.1.MetricName=m&MetricData.member.1.Value=1.5&MetricData.member.1.Dimensions.member.1.Name=d&MetricData.member.1.Dimensions.member.1.Value=v",
     ),
+    (
+        "wire_firehose",
+        "CreateDeliveryStream",
+        r#"{"DeliveryStreamName":"seen","DeliveryStreamType":"KinesisStreamAsSource","KinesisStreamSourceConfiguration":{"KinesisStreamARN":"arn:aws:kinesis:us-west-2:000000000000:stream/s","RoleARN":"arn:aws:iam::000000000000:role/r"},"ExtendedS3DestinationConfiguration":{"BucketARN":"arn:aws:s3:::b","RoleARN":"arn:aws:iam::000000000000:role/r","Prefix":"a/!{timestamp:yyyy}/","ErrorOutputPrefix":"e/!{firehose:error-output-type}/","BufferingHints":{"SizeInMBs":1,"IntervalInSeconds":0},"CompressionFormat":"GZIP"}}"#,
+    ),
+    (
+        "wire_firehose",
+        "PutRecordBatch",
+        r#"{"DeliveryStreamName":"seen","Records":[{"Data":"aGVsbG8="},{"Data":""}]}"#,
+    ),
 ];
 
 const POLICIES: &[&str] = &[

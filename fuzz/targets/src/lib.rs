@@ -29,7 +29,8 @@ pub use packaging::packaging;
 pub use sigv4::{ACCESS_KEY_ID, NOW_MS, SECRET, policy, sigv4};
 pub use tables::tables;
 pub use wire_bodies::{
-    registered, wire_cloudwatch, wire_dynamodb, wire_kinesis, wire_kinesisvideo, wire_rekognition, wire_sts,
+    registered, wire_cloudwatch, wire_dynamodb, wire_firehose, wire_kinesis, wire_kinesisvideo, wire_rekognition,
+    wire_sts,
 };
 
 /// A target: its name, which is also that of its corpus, and its function.
@@ -49,6 +50,7 @@ pub const TARGETS: &[Target] = &[
     ("wire_sts", wire_sts),
     ("wire_dynamodb", wire_dynamodb),
     ("wire_cloudwatch", wire_cloudwatch),
+    ("wire_firehose", wire_firehose),
     ("tables", tables),
     ("log_recovery", log_recovery),
 ];

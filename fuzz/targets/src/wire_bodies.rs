@@ -65,6 +65,9 @@ operations! {
     dynamodb {
         BatchGetItem, BatchWriteItem, CreateTable, DeleteItem, DeleteTable, DescribeContinuousBackups, DescribeEndpoints, DescribeLimits, DescribeTable, DescribeTimeToLive, GetItem, ListTables, ListTagsOfResource, PutItem, Query, Scan, TagResource, TransactGetItems, TransactWriteItems, UntagResource, UpdateContinuousBackups, UpdateItem, UpdateTable, UpdateTimeToLive,
     }
+    firehose {
+        CreateDeliveryStream, DeleteDeliveryStream, DescribeDeliveryStream, ListDeliveryStreams, ListTagsForDeliveryStream, PutRecord, PutRecordBatch, StartDeliveryStreamEncryption, StopDeliveryStreamEncryption, TagDeliveryStream, UntagDeliveryStream, UpdateDestination,
+    }
     kinesis {
         AcknowledgeDeadLetterQueueRecords, AcknowledgeQueueRecords, AddTagsToStream, CreateChannel, CreateQueue, CreateStream, DecreaseStreamRetentionPeriod, DeleteChannel, DeleteQueue, DeleteResourcePolicy, DeleteStream, DeregisterStreamConsumer, DescribeAccountSettings, DescribeChannel, DescribeLimits, DescribeQueue, DescribeStream, DescribeStreamConsumer, DescribeStreamSummary, DisableEnhancedMonitoring, EnableEnhancedMonitoring, GetRecords, GetResourcePolicy, GetShardIterator, IncreaseStreamRetentionPeriod, ListChannels, ListQueues, ListShards, ListStreamConsumers, ListStreams, ListTagsForResource, ListTagsForStream, MergeShards, PutRecord, PutRecords, PutResourcePolicy, ReceiveDeadLetterQueueRecords, ReceiveQueueRecords, RegisterStreamConsumer, RemoveTagsFromStream, RestoreDeadLetterQueueRecords, SplitShard, StartStreamEncryption, StopStreamEncryption, SubscribeToShard, TagResource, UntagResource, UpdateAccountSettings, UpdateChannel, UpdateDeadLetterQueueRecordsVisibility, UpdateMaxRecordSize, UpdateQueue, UpdateQueueRecordsVisibility, UpdateShardCount, UpdateStreamMode, UpdateStreamRecordDistributionStrategy, UpdateStreamWarmThroughput,
     }
@@ -204,4 +207,9 @@ pub fn wire_dynamodb(data: &[u8]) {
 /// CloudWatch, in the notation that the content type says.
 pub fn wire_cloudwatch(data: &[u8]) {
     body("monitoring", data);
+}
+
+/// Firehose.
+pub fn wire_firehose(data: &[u8]) {
+    body("firehose", data);
 }

@@ -96,6 +96,7 @@ targets!(
     wire_sts,
     wire_dynamodb,
     wire_cloudwatch,
+    wire_firehose,
     tables,
     log_recovery
 );

@@ -1,6 +1,7 @@
 //! GetShardIterator and GetRecords.
 
 use base::{ApiError, Handle, Reply, Request, ResourceName, Timestamp};
+use bytes::Bytes;
 use storage::{ReadBatch, StoredRecord};
 use wire::kinesis::{self, EncryptionType, op};
 
@@ -130,13 +131,9 @@ pub fn millis_behind(batch: &ReadBatch, now: Timestamp) -> i64 {
 
 /// A record as readers get it.
 pub fn wire_record(stream: &StreamState, record: StoredRecord) -> Result<kinesis::Record, ApiError> {
-    let (partition_key, data) = match (record.sealed, &stream.data_key) {
-        (false, _) => (record.partition_key, record.data),
-        (true, Some(key)) => {
-            let opened = key.unseal(stream.id, &record.data);
-            opened.map_err(|e| unreadable(stream, &e))?
-        }
-        (true, None) => return Err(unreadable(stream, &"there is no data key")),
+    let (partition_key, data) = match record.sealed {
+        false => (record.partition_key, record.data),
+        true => open_record(stream, &record)?,
     };
     Ok(kinesis::Record {
         approximate_arrival_timestamp: Some(record.arrival),
@@ -145,6 +142,14 @@ pub fn wire_record(stream: &StreamState, record: StoredRecord) -> Result<kinesis
         partition_key: Some(partition_key).filter(|key| !key.is_empty()),
         sequence_number: record.sequence.to_string(),
     })
+}
+
+/// Partition key and data of a sealed record.
+pub fn open_record(stream: &StreamState, record: &StoredRecord) -> Result<(String, Bytes), ApiError> {
+    match &stream.data_key {
+        Some(key) => key.unseal(stream.id, &record.data).map_err(|e| unreadable(stream, &e)),
+        None => Err(unreadable(stream, &"there is no data key")),
+    }
 }
 
 fn unreadable(stream: &StreamState, why: &dyn std::fmt::Display) -> ApiError {

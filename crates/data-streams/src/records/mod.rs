@@ -7,5 +7,5 @@ pub mod place;
 mod put;
 pub mod throttle;
 
-pub use get::{millis_behind, wire_record};
+pub use get::{millis_behind, open_record, wire_record};
 pub use put::refuse_dry_run;

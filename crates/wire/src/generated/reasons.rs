@@ -447,66 +447,6 @@ pub static REASONS: &[(&str, &str, &str)] = &[
         "a table is on one server, and its throughput is not limited",
     ),
     (
-        "firehose",
-        "CreateDeliveryStream",
-        "Firehose is not part of this server yet; read the data stream instead",
-    ),
-    (
-        "firehose",
-        "DeleteDeliveryStream",
-        "Firehose is not part of this server yet; read the data stream instead",
-    ),
-    (
-        "firehose",
-        "DescribeDeliveryStream",
-        "Firehose is not part of this server yet; read the data stream instead",
-    ),
-    (
-        "firehose",
-        "ListDeliveryStreams",
-        "Firehose is not part of this server yet; read the data stream instead",
-    ),
-    (
-        "firehose",
-        "ListTagsForDeliveryStream",
-        "Firehose is not part of this server yet; read the data stream instead",
-    ),
-    (
-        "firehose",
-        "PutRecord",
-        "Firehose is not part of this server yet; read the data stream instead",
-    ),
-    (
-        "firehose",
-        "PutRecordBatch",
-        "Firehose is not part of this server yet; read the data stream instead",
-    ),
-    (
-        "firehose",
-        "StartDeliveryStreamEncryption",
-        "Firehose is not part of this server yet; read the data stream instead",
-    ),
-    (
-        "firehose",
-        "StopDeliveryStreamEncryption",
-        "Firehose is not part of this server yet; read the data stream instead",
-    ),
-    (
-        "firehose",
-        "TagDeliveryStream",
-        "Firehose is not part of this server yet; read the data stream instead",
-    ),
-    (
-        "firehose",
-        "UntagDeliveryStream",
-        "Firehose is not part of this server yet; read the data stream instead",
-    ),
-    (
-        "firehose",
-        "UpdateDestination",
-        "Firehose is not part of this server yet; read the data stream instead",
-    ),
-    (
         "kinesis",
         "CreateChannel",
         "a channel delivers to S3, which is not part of this server yet",
