@@ -35,9 +35,10 @@ lint: .cache/packages ## Formatting, clippy, dependency policy, generated code, 
 bench: build models $(VENV)/.bench $(VENV)/.test bench/peers/node_modules/.ready ## The figures: each program prints a ratio measured in one run
 	bench/run $(BENCH)
 
-killtest: ## Kill the server under load and compare with the producers' ledger (ROUNDS=25)
+killtest: $(VENV)/.test ## Kill the server under load and compare with the producers' ledger (ROUNDS=25)
 	cargo build --release -p sightglass -p bench
 	target/release/killtest --rounds $(or $(ROUNDS),25) --sightglass $(BIN)
+	SIGHTGLASS_BIN=$(abspath $(BIN)) FIREHOSE_KILLS=$(or $(ROUNDS),25) $(VENV)/bin/python -m pytest conformance/test_firehose_delivery.py -k killed
 
 fuzz: ## Fuzz one parser or all, libFuzzer where there is a nightly compiler (TARGET=, SECONDS=30)
 	fuzz/run "$(TARGET)" $(or $(SECONDS),30)

@@ -15,35 +15,52 @@ use crate::server::{REGION, credentials};
 /// An answer's head at most.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// A request as its bytes, signed.
+/// A request to data streams as its bytes, signed.
 pub fn request(target: &Target, notation: Notation, operation: &str, body: &[u8]) -> Vec<u8> {
-    let authority = target.address.to_string();
-    let length = body.len().to_string();
     let name = format!("Kinesis_20131202.{operation}");
     let headers = [
         ("content-type", notation.content_type()),
-        ("content-length", length.as_str()),
         ("x-amz-target", name.as_str()),
-        ("host", authority.as_str()),
     ];
-    let signed: Vec<(&str, &[u8])> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+    signed(target, ("kinesis", "POST"), ("/", ""), &headers, body)
+}
+
+/// A request to a service as its bytes, signed: its method, its path and query, and the headers that it has beside those
+/// that every request has.
+pub fn signed(
+    target: &Target,
+    (service, method): (&str, &str),
+    (path, query): (&str, &str),
+    more: &[(&str, &str)],
+    body: &[u8],
+) -> Vec<u8> {
+    let authority = target.address.to_string();
+    let length = body.len().to_string();
+    let mut headers = more.to_vec();
+    headers.extend([("content-length", length.as_str()), ("host", authority.as_str())]);
+    let hash = payload_hash(body);
+    if service == "s3" {
+        headers.push(("x-amz-content-sha256", hash.as_str()));
+    }
+    let as_bytes: Vec<(&str, &[u8])> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
     let head = RequestHead {
-        method: "POST",
-        path: "/",
-        query: "",
-        headers: &signed,
+        method,
+        path,
+        query,
+        headers: &as_bytes,
         local_port: None,
         also_hosts: &[],
     };
     let scope = Scope {
         region: REGION,
-        service: "kinesis",
+        service,
     };
     let now = SystemClock::new().now();
-    let added = sign(&head, &credentials(), scope, now, &payload_hash(body));
-    let mut request = b"POST / HTTP/1.1\r\n".to_vec();
+    let added = sign(&head, &credentials(), scope, now, &hash);
+    let mark = if query.is_empty() { "" } else { "?" };
+    let mut request = format!("{method} {path}{mark}{query} HTTP/1.1\r\n").into_bytes();
     let added = added.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    for (name, value) in headers.into_iter().chain(added) {
+    for (name, value) in headers.iter().copied().chain(added) {
         request.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
     }
     request.extend_from_slice(b"\r\n");

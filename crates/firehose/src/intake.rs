@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use auth::{DataKey, KeyRing, SealError};
-use base::{ApiError, Timestamp};
+use base::{ApiError, ResourceName, Timestamp};
 use bytes::Bytes;
 use parking_lot::RwLock;
 use storage::{NewRecord, Position, RecordLog, SequenceNumber, ShardId, StreamId};
 use tokio::sync::watch;
 
 use crate::deliver::{Batch, Source, SourceError, SourceShard, Status};
-use crate::error::{log_failure, unavailable};
+use crate::error::{log_failure, not_found, unavailable};
 use crate::limits;
 use crate::types::{Record, Source as Origin};
 
@@ -24,7 +24,7 @@ pub const SHARD: ShardId = ShardId(0);
 pub struct Intake {
     log: Arc<dyn RecordLog>,
     id: StreamId,
-    name: String,
+    name: ResourceName,
     status: Arc<Status>,
     /// What opens sealed records, and whether new ones are sealed.
     key: RwLock<(Option<DataKey>, bool)>,
@@ -54,11 +54,11 @@ pub fn open_key(ring: &KeyRing, id: u64, now: Timestamp, sealed: &str) -> Result
 
 impl Intake {
     /// The intake of a delivery stream whose shard is there.
-    pub fn new(log: Arc<dyn RecordLog>, id: StreamId, name: &str, status: Arc<Status>) -> Self {
+    pub fn new(log: Arc<dyn RecordLog>, id: StreamId, name: &ResourceName, status: Arc<Status>) -> Self {
         Intake {
             log,
             id,
-            name: name.to_owned(),
+            name: name.clone(),
             status,
             key: RwLock::new((None, false)),
             backlog: AtomicU64::new(0),
@@ -110,7 +110,12 @@ impl Intake {
                 arrival,
             });
         }
-        let numbers = self.log.append(records).await.map_err(log_failure)?;
+        let appended = self.log.append(records).await;
+        let numbers = appended.map_err(|error| match error {
+            // It was deleted meanwhile.
+            storage::Error::NotFound => not_found(&self.name.name, self.name.account),
+            other => log_failure(other),
+        })?;
         Ok((numbers, seal))
     }
 
@@ -166,7 +171,7 @@ impl Intake {
         trimmed.map_err(source_error)?;
         if expired.is_some() {
             tracing::warn!(
-                delivery_stream = self.name,
+                delivery_stream = self.name.name,
                 "records that could not be delivered for 24 hours were given up"
             );
             self.backlog.store(0, Ordering::Relaxed);
@@ -257,6 +262,6 @@ impl Source for Intake {
     }
 
     fn name(&self) -> String {
-        format!("the records of {}", self.name)
+        format!("the records of {}", self.name.name)
     }
 }

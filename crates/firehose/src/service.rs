@@ -358,8 +358,8 @@ impl Firehose {
                     own.remove(&name.name);
                 }
             }
-            state.status.forget();
             this.finish_deletion(id).await;
+            state.status.forget();
             Ok(())
         })
         .await
@@ -448,7 +448,7 @@ impl Firehose {
         let status = old.map_or_else(|| Status::new(&self.meters, &arn), |old| Arc::clone(&old.status));
         let intake = record.source.is_none().then(|| {
             let intake = old.and_then(|old| old.intake.clone());
-            let fresh = || Arc::new(Intake::new(self.log.clone(), StreamId(record.id), &name.name, status.clone()));
+            let fresh = || Arc::new(Intake::new(self.log.clone(), StreamId(record.id), &name, status.clone()));
             let intake = intake.unwrap_or_else(fresh);
             let key = record.data_key.as_deref().and_then(|sealed| {
                 let opened = intake::open_key(&self.key_ring, record.id, self.clock.now(), sealed);

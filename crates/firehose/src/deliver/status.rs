@@ -1,6 +1,6 @@
 //! How work goes: what DescribeDeliveryStream tells of it, and what is counted. Labels are the delivery stream's ARN.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use base::metrics::{IntCounterVec, IntGaugeVec, MetricError, Metrics};
@@ -84,6 +84,8 @@ pub struct Status {
     arn: String,
     /// Why parts of it fail: the source, the destination's settings, or buffers by their numbers.
     failing: Mutex<BTreeMap<Part, String>>,
+    /// The second labels that were used.
+    destinations: Mutex<BTreeSet<String>>,
 }
 
 /// What can fail.
@@ -110,6 +112,7 @@ impl Status {
             meters: meters.clone(),
             arn: arn.to_owned(),
             failing: Mutex::default(),
+            destinations: Mutex::new(BTreeSet::from(["succeeded".to_owned(), "failed".to_owned()])),
         })
     }
 
@@ -172,6 +175,7 @@ impl Status {
 
     pub(crate) fn delivered(&self, destination: &str, records: usize, bytes: usize) {
         let labels = [self.arn.as_str(), destination];
+        self.destinations.lock().insert(destination.to_owned());
         self.meters
             .delivered_records
             .with_label_values(&labels)
@@ -184,6 +188,7 @@ impl Status {
 
     pub(crate) fn failed_records(&self, kind: &str, records: usize) {
         let labels = [self.arn.as_str(), kind];
+        self.destinations.lock().insert(kind.to_owned());
         self.meters
             .failed_records
             .with_label_values(&labels)
@@ -215,6 +220,17 @@ impl Status {
         }
         for family in [&meters.freshness, &meters.backlog] {
             let _ = family.remove_label_values(&labels);
+        }
+        for destination in self.destinations.lock().iter() {
+            let labels = [self.arn.as_str(), destination.as_str()];
+            for family in [
+                &meters.delivered_records,
+                &meters.delivered_bytes,
+                &meters.failed_records,
+                &meters.attempts,
+            ] {
+                let _ = family.remove_label_values(&labels);
+            }
         }
     }
 }

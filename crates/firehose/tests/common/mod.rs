@@ -1,5 +1,6 @@
 //! The engine over fakes that can fail, hang for ever, or do what they were asked and then hang, at any one of their steps.
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::needless_pass_by_value, reason = "json!(...) stands in the calls")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
