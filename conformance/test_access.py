@@ -44,7 +44,7 @@ def example(shape, depth=0):
         if shape.enum:
             return shape.enum[0]
         arn = "arn" in shape.name.lower()
-        kind = "queue" if shape.name == "QueueARN" else "stream"
+        kind = {"QueueARN": "queue", "ChannelARN": "channel"}.get(shape.name, "stream")
         text = f"arn:aws:kinesis:us-west-2:000000000000:{kind}/x" if arn else "1"
         return text.ljust(shape.metadata.get("min", 1), "1")
     if kind in ("integer", "long"):

@@ -152,6 +152,20 @@ pub fn has_queues(record: &StreamRecord, name: &ResourceName) -> Result<(), ApiE
     ))
 }
 
+/// Refuses what cannot be while a stream has channels.
+pub fn has_channels(channels: usize, name: &ResourceName) -> Result<(), ApiError> {
+    if channels == 0 {
+        return Ok(());
+    }
+    Err(ApiError::client(
+        "ResourceInUseException",
+        format!(
+            "Stream {} under account {} has {channels} channels; delete them first.",
+            name.name, name.account
+        ),
+    ))
+}
+
 /// AWS's words for a shard that has too much to do.
 pub fn rate_exceeded(shard: ShardId, name: &ResourceName) -> String {
     format!(

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use auth::{KeyRing, ResourcePolicy, Verdict};
@@ -11,13 +11,14 @@ use base::{AccountId, ApiError, Caller, Clock, Region, ResourceName, Timestamp};
 use futures_util::future::try_join_all;
 use parking_lot::{Mutex, RwLock};
 use storage::{Catalog, CatalogError, Change, RecordLog, ShardId, StreamId};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{OwnedMutexGuard, broadcast, watch};
 use wire::{Registry, WireOperation, kinesis};
 
 use crate::arn::parse_stream_arn;
 use crate::consumers::Subscriptions;
-use crate::error::{catalog_failure, has_queues, invalid, log_failure, stream_not_found};
+use crate::error::{catalog_failure, has_channels, has_queues, invalid, log_failure, stream_not_found};
 use crate::limits;
+use crate::ports::Channels;
 use crate::queues::Queues;
 use crate::records::cipher::DataKey;
 use crate::records::throttle::Throttle;
@@ -76,6 +77,17 @@ pub enum StartError {
     Metrics(#[from] MetricError),
 }
 
+/// A stream that is neither changed nor deleted while this lives.
+pub struct Pinned {
+    /// Its number.
+    pub id: StreamId,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Whether it scales by itself.
+    pub on_demand: bool,
+    _gate: OwnedMutexGuard<()>,
+}
+
 /// A stream was deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamDeleted {
@@ -102,6 +114,8 @@ pub struct DataStreams {
     /// Counts the changes of all streams.
     changes: watch::Sender<u64>,
     deletions: broadcast::Sender<StreamDeleted>,
+    /// What another room hangs on streams.
+    channels: OnceLock<Weak<dyn Channels>>,
     /// Deleted streams whose records are still there.
     unfinished: Mutex<Vec<StreamId>>,
     /// For the work that goes on when its caller has gone.
@@ -155,6 +169,7 @@ impl DataStreams {
             streams: RwLock::default(),
             changes: watch::Sender::new(0),
             deletions: broadcast::channel(limits::DELETIONS_KEPT).0,
+            channels: OnceLock::new(),
             unfinished: Mutex::default(),
             this: this.clone(),
         });
@@ -322,6 +337,28 @@ impl DataStreams {
         self.state(name).map(|stream| stream.id)
     }
 
+    /// Keeps a stream as it is; `None` if there is none of this name.
+    pub async fn pin(&self, name: &ResourceName) -> Option<Pinned> {
+        let gate = Arc::clone(&self.state(name)?.lasting.gate).lock_owned().await;
+        let stream = self.state(name)?;
+        Some(Pinned {
+            id: stream.id,
+            created: stream.record.created(),
+            on_demand: stream.record.on_demand,
+            _gate: gate,
+        })
+    }
+
+    /// Names the room that keeps the channels. Only the first one counts.
+    pub fn attach(&self, channels: Weak<dyn Channels>) {
+        // A second one would be an error of the composition, and there is none to tell.
+        let _ = self.channels.set(channels);
+    }
+
+    pub(crate) fn channels(&self) -> Option<Arc<dyn Channels>> {
+        self.channels.get()?.upgrade()
+    }
+
     /// Tells of every deletion from now on. A listener that lags behind is told so and asks [`DataStreams::find`].
     pub fn deletions(&self) -> broadcast::Receiver<StreamDeleted> {
         self.deletions.subscribe()
@@ -436,6 +473,7 @@ impl DataStreams {
         self.detached(stream, move |this| async move {
             let current = this.current(&name, id)?;
             has_queues(&current.record, &name)?;
+            has_channels(this.channels().map_or(0, |channels| channels.of_stream(&name)), &name)?;
             if !this.stored.delete(&name, id).await.map_err(catalog_failure)? {
                 return Err(stream_not_found(&name.name, name.account));
             }

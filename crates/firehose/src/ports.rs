@@ -1,6 +1,7 @@
 //! What delivery needs of the world and must not know how to do: calls over HTTP, conversion to columns, and the tables of
 //! the configuration. A server without one of them hands in the absent form, which says in plain words what is missing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +88,18 @@ pub struct Domain {
     pub url: String,
     /// What is sent as `Authorization`.
     pub authorization: Option<String>,
+}
+
+impl std::fmt::Debug for Domain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Domain({})", self.url)
+    }
+}
+
+impl Domains for BTreeMap<String, Domain> {
+    fn domain(&self, name: &str) -> Option<Domain> {
+        self.get(name).cloned()
+    }
 }
 
 /// A table by the names that Glue has for it.

@@ -12,6 +12,7 @@ use data_streams::DataStreams;
 use edge::{EdgeConfig, EdgeParts, HealthCheck, Running, Server, TlsPem, TrustedProxy};
 use faces::FaceStore;
 use firehose::Firehose;
+use firehose::channels::Channels;
 use kcl_tables::{ClientMetrics, KclTables};
 use rekognition::Rekognition;
 use storage::datadir::DataDir;
@@ -77,6 +78,8 @@ pub async fn start(config: &Config) -> Result<Composition, Failure> {
     records.register(&mut registry);
     let firehose = firehose(config, &ground, &records, webhook).await?;
     firehose.register(&mut registry);
+    let channels = channels(&ground, &records, &firehose).await?;
+    channels.register(&mut registry);
     let tables = KclTables::open(kcl_tables::Parts {
         catalog: ground.catalog.clone(),
         clock: ground.clock.clone(),
@@ -98,6 +101,7 @@ pub async fn start(config: &Config) -> Result<Composition, Failure> {
     let mut tasks = background(&ground, &video, &records);
     tasks.spawn(tables.run());
     tasks.spawn(firehose.clone().run());
+    tasks.spawn(channels.run());
     let running = listen(config, &ground, registry, sight.clone()).await?;
     rekognition.resume().await?;
     Ok(Composition {
@@ -126,11 +130,27 @@ async fn firehose(
         metrics: ground.metrics.clone(),
         ports: firehose::ports::Ports {
             http: Arc::new(webhook),
+            domains: Arc::new(config.domains.clone()),
             ..firehose::ports::Ports::default()
         },
         settings: config.firehose,
     };
     Ok(Firehose::open(parts).await?)
+}
+
+async fn channels(
+    ground: &Ground,
+    records: &Arc<DataStreams>,
+    firehose: &Arc<Firehose>,
+) -> Result<Arc<Channels>, Failure> {
+    let parts = firehose::channels::Parts {
+        catalog: ground.catalog.clone(),
+        streams: records.clone(),
+        firehose: firehose.clone(),
+        clock: ground.clock.clone(),
+        key_ring: ground.ring.clone(),
+    };
+    Ok(Channels::open(parts).await?)
 }
 
 async fn lay(config: &Config, data: &DataDir, clock: Arc<dyn Clock>) -> Result<Ground, Failure> {

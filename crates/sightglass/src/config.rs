@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base::AccountId;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use edge::HttpVersion;
+use firehose::ports::Domain;
 use serde::Deserialize;
 use video_streams::archive::ClipLimits;
 use video_streams::playback::PlaybackSettings;
@@ -66,6 +69,8 @@ pub struct Config {
     pub vision: VisionSettings,
     /// Where the messages of topics go, by the topics' ARNs.
     pub topics: BTreeMap<String, Address>,
+    /// Where search engines are, by the ARNs of their domains or the URLs of their endpoints.
+    pub domains: BTreeMap<String, Domain>,
     /// PEM file of the certificates that `https` addresses of topics, functions and endpoints are trusted by.
     pub webhook_ca: PathBuf,
     /// No call to such an address takes longer.
@@ -124,6 +129,7 @@ struct File {
     firehose: FirehoseTable,
     vision: VisionSettings,
     topics: BTreeMap<String, String>,
+    domains: BTreeMap<String, DomainTable>,
     webhook_ca: Option<PathBuf>,
     webhook_timeout_seconds: Option<u64>,
 }
@@ -133,6 +139,34 @@ struct File {
 #[serde(deny_unknown_fields, default)]
 struct DataStreamsTable {
     shard_limits: bool,
+}
+
+/// A table of `[domains]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DomainTable {
+    url: String,
+    username: Option<String>,
+    /// The environment variable that has the password.
+    password_env: Option<String>,
+}
+
+impl DomainTable {
+    /// With its name, as it is looked for.
+    fn domain(self, name: &str) -> Result<(String, Domain), ConfigError> {
+        let wrong = |why| ConfigError::Value { key: "domains", why };
+        self.url.parse::<Address>().map_err(wrong)?;
+        let authorization = match (self.username, self.password_env) {
+            (Some(username), Some(variable)) => {
+                let password = std::env::var(&variable).map_err(|_| wrong(format!("{variable} is not set")))?;
+                Some(format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))))
+            }
+            (None, None) => None,
+            _ => return Err(wrong("username and password_env go together".to_owned())),
+        };
+        let url = self.url;
+        Ok((name.trim_end_matches('/').to_owned(), Domain { url, authorization }))
+    }
 }
 
 /// The `[firehose]` table.
@@ -262,6 +296,11 @@ impl Config {
             firehose: file.firehose.settings()?,
             vision: file.vision,
             topics: topics(&file.topics)?,
+            domains: file
+                .domains
+                .into_iter()
+                .map(|(name, table)| table.domain(&name))
+                .collect::<Result<_, _>>()?,
             webhook_ca: file.webhook_ca.unwrap_or_else(|| PathBuf::from(SYSTEM_CERTIFICATES)),
             webhook_timeout: file.webhook_timeout_seconds.map(Duration::from_secs),
         };

@@ -28,9 +28,12 @@ impl Handle<op::DescribeLimits> for DataStreams {
         };
         let on_demand = self.all().iter().filter(|s| own(s)).count();
         let (_, shards) = self.usage(caller.account, &caller.region);
+        let channels = self.channels();
+        let channels = channels.map(|channels| channels.of_account(caller.account, &caller.region));
+        let (channels, channels_max) = channels.unwrap_or_default();
         Ok(kinesis::DescribeLimitsOutput {
-            channel_count: Some(0),
-            channel_count_limit: Some(0),
+            channel_count: Some(narrow(channels)),
+            channel_count_limit: Some(narrow(channels_max)),
             on_demand_stream_count: narrow(on_demand),
             on_demand_stream_count_limit: narrow(limits::STREAMS_PER_ACCOUNT_MAX),
             open_shard_count: narrow(shards),

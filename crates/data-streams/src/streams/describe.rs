@@ -109,7 +109,9 @@ impl Handle<op::DescribeStreamSummary> for DataStreams {
         };
         let (encryption_type, key_id) = encryption(record);
         let summary = kinesis::StreamDescriptionSummary {
-            channel_count: None,
+            channel_count: self
+                .channels()
+                .and_then(|channels| i32::try_from(channels.of_stream(&stream.name)).ok()),
             consumer_count: i32::try_from(record.consumers.len()).ok(),
             encryption_type,
             enhanced_monitoring: monitoring(record),

@@ -1,15 +1,14 @@
 //! Tags of streams, consumers and queues: the old operations for streams, and the new ones for ARNs.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base::{ApiError, Handle, Reply, Request};
 use wire::kinesis::{self, op};
 
 use crate::error::invalid;
 use crate::limits;
+use crate::ports::{Channels, Tags, is_channel};
 use crate::service::DataStreams;
-
-type Tags = BTreeMap<String, String>;
 
 /// Refuses tags that nobody may set, and more than a resource may have.
 pub fn check_tags(tags: &Tags, all: usize) -> Result<(), ApiError> {
@@ -52,6 +51,13 @@ fn wire_tags<'a>(tags: impl Iterator<Item = (&'a String, &'a String)>) -> Vec<ki
         value: Some(value.clone()),
     })
     .collect()
+}
+
+impl DataStreams {
+    /// Who keeps the channel that an ARN names; `None` if it names none.
+    fn channels_of(&self, arn: &str) -> Option<Arc<dyn Channels>> {
+        self.channels().filter(|_| is_channel(arn))
+    }
 }
 
 impl Handle<op::AddTagsToStream> for DataStreams {
@@ -105,6 +111,12 @@ impl Handle<op::ListTagsForStream> for DataStreams {
 impl Handle<op::TagResource> for DataStreams {
     async fn handle(&self, request: Request<kinesis::TagResourceInput>) -> Result<Reply<()>, ApiError> {
         let input = request.input;
+        if let Some(channels) = self.channels_of(&input.resource_arn) {
+            let arn = input.resource_arn.clone();
+            let change = Box::new(move |tags: &mut Tags| add(tags, input.tags));
+            channels.change_tags(&request.context.caller, &arn, change).await?;
+            return Ok(().into());
+        }
         let target = self.target::<op::TagResource>(&request.context.caller, &input.resource_arn)?;
         let stream = target.stream.clone();
         self.change(&stream, move |record| add(target.tags_mut(record)?, input.tags))
@@ -116,6 +128,15 @@ impl Handle<op::TagResource> for DataStreams {
 impl Handle<op::UntagResource> for DataStreams {
     async fn handle(&self, request: Request<kinesis::UntagResourceInput>) -> Result<Reply<()>, ApiError> {
         let input = request.input;
+        if let Some(channels) = self.channels_of(&input.resource_arn) {
+            let arn = input.resource_arn.clone();
+            let change = Box::new(move |tags: &mut Tags| {
+                remove(tags, &input.tag_keys);
+                Ok(())
+            });
+            channels.change_tags(&request.context.caller, &arn, change).await?;
+            return Ok(().into());
+        }
         let target = self.target::<op::UntagResource>(&request.context.caller, &input.resource_arn)?;
         let stream = target.stream.clone();
         self.change(&stream, move |record| {
@@ -133,6 +154,13 @@ impl Handle<op::ListTagsForResource> for DataStreams {
         request: Request<kinesis::ListTagsForResourceInput>,
     ) -> Result<Reply<kinesis::ListTagsForResourceOutput>, ApiError> {
         let arn = &request.input.resource_arn;
+        if let Some(channels) = self.channels_of(arn) {
+            let tags = channels.tags(&request.context.caller, arn)?;
+            return Ok(kinesis::ListTagsForResourceOutput {
+                tags: Some(wire_tags(tags.iter())),
+            }
+            .into());
+        }
         let target = self.target::<op::ListTagsForResource>(&request.context.caller, arn)?;
         Ok(kinesis::ListTagsForResourceOutput {
             tags: Some(wire_tags(target.tags().iter())),

@@ -8,6 +8,7 @@ use wire::firehose::{
 };
 
 use super::s3;
+use crate::endpoints::{self, Secrets};
 use crate::limits;
 use crate::service::{Firehose, StreamState};
 
@@ -59,8 +60,8 @@ fn source(state: &StreamState) -> Option<SourceDescription> {
 }
 
 /// The destination as AWS tells it: one in S3 in both forms.
-fn destination(state: &StreamState) -> DestinationDescription {
-    let mut description = state.record.destination.clone();
+fn destination(state: &StreamState, secrets: &Secrets) -> DestinationDescription {
+    let mut description = endpoints::shown(state.record.destination.clone(), secrets);
     description.s3_destination_description = description.extended_s3_destination_description.as_ref().map(s3::simple);
     description
 }
@@ -72,7 +73,7 @@ impl Handle<op::DescribeDeliveryStream> for Firehose {
     ) -> Result<Reply<firehose::DescribeDeliveryStreamOutput>, ApiError> {
         let input = request.input;
         let state = self.find(&request.context.caller, &input.delivery_stream_name)?;
-        let destination = destination(&state);
+        let destination = destination(&state, &self.open_secrets(&state.record));
         let after = input.exclusive_start_destination_id.as_ref();
         let shown = after.is_none_or(|after| *after < destination.destination_id);
         let failure = state.status.failure().map(|details| FailureDescription {

@@ -54,7 +54,8 @@ fn encryption(given: Option<EncryptionConfiguration>) -> EncryptionConfiguration
     })
 }
 
-fn logging(given: Option<CloudWatchLoggingOptions>) -> Option<CloudWatchLoggingOptions> {
+/// Logging as it is described: off unless it was asked for.
+pub fn logging(given: Option<CloudWatchLoggingOptions>) -> Option<CloudWatchLoggingOptions> {
     Some(given.unwrap_or(CloudWatchLoggingOptions {
         enabled: Some(false),
         ..CloudWatchLoggingOptions::default()

@@ -200,8 +200,8 @@ impl Job {
     }
 
     async fn process(&mut self, records: Vec<Record>) -> Result<Processed, Ended> {
-        let pipeline = &self.work.target.pipeline;
-        if pipeline.is_plain() {
+        let target = &self.work.target;
+        if target.is_plain() {
             let ready = |record: Record| Ready {
                 data: record.data,
                 arrival: record.arrival,
@@ -215,7 +215,7 @@ impl Job {
         let mut stop = self.stop.clone();
         tokio::select! {
             () = asked_to_stop(&mut stop) => Err(Ended::Stopped),
-            processed = pipeline.run(records) => Ok(processed),
+            processed = target.process(records) => Ok(processed),
         }
     }
 
@@ -310,7 +310,7 @@ impl Job {
         let (Some(objects), Some(named)) = (&target.objects, named) else {
             return Ok(());
         };
-        let mut encoded = objects.format.encode(group.records).await?;
+        let mut encoded = objects.encode(group.records).await?;
         let late = std::mem::take(&mut encoded.failed);
         if !encoded.body.is_empty() {
             let bytes = self.put(&named, encoded).await?;
@@ -330,7 +330,7 @@ impl Job {
         let target = Arc::clone(&self.work.target);
         let Some(backup) = &target.backup else { return Ok(()) };
         let count = records.len();
-        let encoded = backup.format.encode(records).await?;
+        let encoded = backup.encode(records).await?;
         let bytes = self.put(&named, encoded).await?;
         self.tally.push(("BackupToS3", count, bytes));
         made.insert(named);

@@ -26,7 +26,7 @@ pub use budget::Budget;
 pub use rows::Place;
 pub use source::{Batch, KinesisSource, Source, SourceError, SourceShard};
 pub use status::{Meters, Status};
-pub use target::Target;
+pub use target::{ChannelObjects, Target, bucket_of};
 
 use crate::limits;
 use crate::ports::Ports;

@@ -176,6 +176,7 @@ impl Reading {
 
     /// Until a shard has more, or there are other shards.
     async fn wait(&mut self) {
+        let numbers: Vec<u32> = self.quiet.keys().copied().collect();
         let written = self.quiet.values_mut().map(|tip| Box::pin(tip.changed()));
         let written: Vec<_> = written.collect();
         if written.is_empty() {
@@ -183,9 +184,13 @@ impl Reading {
             let _ = self.changes.changed().await;
             return;
         }
-        tokio::select! {
-            _ = select_all(written) => {}
-            _ = self.changes.changed() => {}
+        let written = tokio::select! {
+            (_, at, _) = select_all(written) => numbers.get(at).copied(),
+            _ = self.changes.changed() => None,
+        };
+        // Its change counts as seen now: it is not quiet any more until it is read.
+        if let Some(number) = written {
+            self.quiet.remove(&number);
         }
     }
 

@@ -12,30 +12,92 @@ use wire::firehose::{
 };
 
 use super::rows::Named;
+use crate::channels::{Body, Template};
 use crate::control::s3;
 use crate::endpoints::{self, Endpoint, Secrets};
 use crate::format::{Encoded, Format};
 use crate::limits;
-use crate::ports::Ports;
+use crate::ports::{ConvertError, Ports};
 use crate::prefix::{Prefix, Use, Values};
 use crate::process::Pipeline;
-use crate::types::{About, Buffering, ErrorOutputType, Failed, Keys, Ready, Refused};
+use crate::types::{About, Buffering, ErrorOutputType, Failed, Keys, Processed, Ready, Record, Refused};
 
 /// Objects of one kind: delivered records, or source records of a backup.
 #[derive(Debug)]
 pub struct Objects {
     /// Where they go.
     pub bucket: String,
-    prefix: Prefix,
-    /// What they are made of.
-    pub format: Format,
-    extension: String,
+    names: Names,
+    made: Made,
+}
+
+/// How objects are named.
+#[derive(Debug)]
+enum Names {
+    /// As Firehose names them; with what names end with.
+    Prefixed(Prefix, String),
+    /// As a channel's template says.
+    Template(Template),
+}
+
+/// What objects are made of.
+#[derive(Debug)]
+enum Made {
+    Format(Format),
+    /// Records of a channel.
+    Body(Body),
+}
+
+impl Objects {
+    /// The body of one object.
+    pub async fn encode(&self, records: Vec<Ready>) -> Result<Encoded, ConvertError> {
+        match &self.made {
+            Made::Format(format) => format.encode(records).await,
+            Made::Body(body) => {
+                let encoded = body.encode(records).await;
+                encoded.map_err(|error| ConvertError::Failed(error.to_string()))
+            }
+        }
+    }
+
+    /// True when records can fail in [`Objects::encode`].
+    fn converts(&self) -> bool {
+        matches!(&self.made, Made::Format(format) if format.converts())
+    }
+}
+
+/// What is done to records before they are delivered.
+enum Steps {
+    Pipeline(Pipeline),
+    /// The check of a channel.
+    Check(Body),
+}
+
+/// How objects of failed records are named.
+enum ErrorNames {
+    Prefixed(Prefix),
+    /// Below a channel's prefix, by the hour.
+    Below(String),
+}
+
+/// Where a channel's records go.
+#[derive(Clone, Debug)]
+pub struct ChannelObjects {
+    /// The bucket.
+    pub bucket: String,
+    /// How objects are named.
+    pub template: Template,
+    /// What they are made of, and what records must be.
+    pub body: Body,
+    /// The bucket of records that cannot be delivered.
+    pub error_bucket: String,
+    /// What their names begin with.
+    pub error_prefix: String,
 }
 
 /// A destination. Cheap to share.
 pub struct Target {
-    /// What is done to records.
-    pub pipeline: Pipeline,
+    steps: Steps,
     /// When a buffer is full.
     pub buffering: Buffering,
     /// Where they go, if that is S3.
@@ -46,7 +108,7 @@ pub struct Target {
     pub backup: Option<Objects>,
     /// Where failed records go.
     error_bucket: String,
-    error_prefix: Prefix,
+    errors: ErrorNames,
     partitioned: bool,
     about: About,
     version: u64,
@@ -86,9 +148,11 @@ fn backup_objects(description: &S3DestinationDescription, about: &About, ports: 
     let format = Format::new(description.compression_format, None, about, ports)?;
     Ok(Objects {
         bucket: bucket_of(&description.bucket_arn),
-        prefix: Prefix::parse(description.prefix.as_deref(), None, Use::Plain)?,
-        extension: format.extension().to_owned(),
-        format,
+        names: Names::Prefixed(
+            Prefix::parse(description.prefix.as_deref(), None, Use::Plain)?,
+            format.extension().to_owned(),
+        ),
+        made: Made::Format(format),
     })
 }
 
@@ -110,12 +174,12 @@ impl Target {
                 .then(|| backup_objects(backup, about, ports))
                 .transpose()?;
             return Ok(Target {
-                pipeline: Pipeline::new(opened.processing.as_ref(), about, ports)?,
+                steps: Steps::Pipeline(Pipeline::new(opened.processing.as_ref(), about, ports)?),
                 buffering: opened.buffering,
                 objects: None,
                 endpoint: Some((opened.endpoint, destination_name(description))),
                 error_bucket: bucket_of(&backup.bucket_arn),
-                error_prefix,
+                errors: ErrorNames::Prefixed(error_prefix),
                 backup: all,
                 partitioned: false,
                 about: about.clone(),
@@ -145,15 +209,18 @@ impl Target {
         };
         let given = description.file_extension.as_deref().filter(|e| !e.is_empty());
         Ok(Target {
-            pipeline: Pipeline::new(description.processing_configuration.as_ref(), about, ports)?,
+            steps: Steps::Pipeline(Pipeline::new(
+                description.processing_configuration.as_ref(),
+                about,
+                ports,
+            )?),
             buffering: s3::buffering(&description.buffering_hints),
             error_bucket: bucket_of(&description.bucket_arn),
-            error_prefix,
+            errors: ErrorNames::Prefixed(error_prefix),
             objects: Some(Objects {
                 bucket: bucket_of(&description.bucket_arn),
-                prefix,
-                extension: given.unwrap_or(format.extension()).to_owned(),
-                format,
+                names: Names::Prefixed(prefix, given.unwrap_or(format.extension()).to_owned()),
+                made: Made::Format(format),
             }),
             endpoint: None,
             backup,
@@ -161,6 +228,39 @@ impl Target {
             about: about.clone(),
             version,
         })
+    }
+
+    /// The destination of a channel.
+    pub fn channel(channel: ChannelObjects, buffering: Buffering, about: About) -> Self {
+        Target {
+            steps: Steps::Check(channel.body.clone()),
+            buffering,
+            objects: Some(Objects {
+                bucket: channel.bucket,
+                names: Names::Template(channel.template),
+                made: Made::Body(channel.body),
+            }),
+            endpoint: None,
+            backup: None,
+            error_bucket: channel.error_bucket,
+            errors: ErrorNames::Below(channel.error_prefix),
+            partitioned: false,
+            about,
+            version: 1,
+        }
+    }
+
+    /// True when every record leaves [`Target::process`] as it came.
+    pub fn is_plain(&self) -> bool {
+        matches!(&self.steps, Steps::Pipeline(pipeline) if pipeline.is_plain())
+    }
+
+    /// Does to records what is to be done before they are delivered.
+    pub async fn process(&self, records: Vec<Record>) -> Processed {
+        match &self.steps {
+            Steps::Pipeline(pipeline) => pipeline.run(records).await,
+            Steps::Check(body) => body.check(records),
+        }
     }
 
     /// The buckets that must be there when the destination is chosen.
@@ -225,14 +325,19 @@ impl Target {
             lambda_keys: &group.lambda_keys,
             error: None,
         };
-        let prefix = objects.prefix.render(&values)?;
-        Ok(Some(self.object(
-            &objects.bucket,
-            &prefix,
-            oldest,
-            id,
-            &objects.extension,
-        )))
+        self.named(objects, &values, oldest, id).map(Some)
+    }
+
+    fn named(&self, objects: &Objects, values: &Values<'_>, oldest: Timestamp, id: Uuid) -> Result<Named, Refused> {
+        match &objects.names {
+            Names::Prefixed(prefix, extension) => {
+                Ok(self.object(&objects.bucket, &prefix.render(values)?, oldest, id, extension))
+            }
+            Names::Template(template) => Ok(Named {
+                bucket: objects.bucket.clone(),
+                key: template.key(oldest, id),
+            }),
+        }
     }
 
     /// The object of failed records of one kind.
@@ -246,7 +351,13 @@ impl Target {
             lambda_keys: &none,
             error: Some(kind),
         };
-        let prefix = self.error_prefix.render(&values)?;
+        let prefix = match &self.errors {
+            ErrorNames::Prefixed(prefix) => prefix.render(&values)?,
+            ErrorNames::Below(prefix) => {
+                let hour = auth::date::iso_date(oldest).replace(['-', 'T', ':'], "/");
+                format!("{prefix}{}/", hour.get(.."2026/01/01/00".len()).unwrap_or_default())
+            }
+        };
         Ok(self.object(&self.error_bucket, &prefix, oldest, id, ""))
     }
 
@@ -262,14 +373,7 @@ impl Target {
             lambda_keys: &none,
             error: None,
         };
-        let prefix = backup.prefix.render(&values)?;
-        Ok(Some(self.object(
-            &backup.bucket,
-            &prefix,
-            oldest,
-            id,
-            &backup.extension,
-        )))
+        self.named(backup, &values, oldest, id).map(Some)
     }
 
     /// `PREFIX` `NAME-VERSION-YYYY-MM-DD-HH-mm-ss-UUID` `EXTENSION`
@@ -285,7 +389,7 @@ impl Target {
     /// Kinds of failures that are known before delivery has ended: those of its last step.
     pub fn late_failures(&self) -> Vec<ErrorOutputType> {
         match (&self.objects, &self.endpoint) {
-            (Some(objects), _) if objects.format.converts() => vec![ErrorOutputType::FormatConversion],
+            (Some(objects), _) if objects.converts() => vec![ErrorOutputType::FormatConversion],
             (None, Some((_, name))) => ErrorOutputType::of_destination(name).into_iter().collect(),
             _ => Vec::new(),
         }

@@ -319,7 +319,10 @@ pub fn description(more: serde_json::Value) -> DestinationDescription {
         "BufferingHints": {"SizeInMBs": 1, "IntervalInSeconds": 60}, "EncryptionConfiguration": {"NoEncryptionConfig": "NoEncryption"},
     });
     let members = s3.as_object_mut().unwrap();
-    members.extend(more.as_object().unwrap().clone());
+    let serde_json::Value::Object(more) = more else {
+        panic!("an object")
+    };
+    members.extend(more);
     let whole =
         serde_json::json!({"DestinationId": "destinationId-000000000001", "ExtendedS3DestinationDescription": s3});
     wire::codec::decode_output(whole.to_string().as_bytes()).unwrap_or_else(|e| panic!("{}", e.0))

@@ -447,31 +447,6 @@ pub static REASONS: &[(&str, &str, &str)] = &[
         "a table is on one server, and its throughput is not limited",
     ),
     (
-        "kinesis",
-        "CreateChannel",
-        "a channel delivers to S3, which is not part of this server yet",
-    ),
-    (
-        "kinesis",
-        "DeleteChannel",
-        "a channel delivers to S3, which is not part of this server yet",
-    ),
-    (
-        "kinesis",
-        "DescribeChannel",
-        "a channel delivers to S3, which is not part of this server yet",
-    ),
-    (
-        "kinesis",
-        "ListChannels",
-        "a channel delivers to S3, which is not part of this server yet",
-    ),
-    (
-        "kinesis",
-        "UpdateChannel",
-        "a channel delivers to S3, which is not part of this server yet",
-    ),
-    (
         "kinesis-video-signaling",
         "GetIceServerConfig",
         "live signalling (WebRTC) is not part of this server yet",

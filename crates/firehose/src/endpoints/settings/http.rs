@@ -13,7 +13,8 @@ use wire::firehose::{
 use super::super::http::{HttpEndpoint, headers};
 use super::super::limits::RETRY_SECONDS;
 use super::super::{Opened, Secrets};
-use super::{backup, buffering, hints, https, invalid, logging, no_secrets_manager};
+use super::{beside, buffering, hints, https, invalid, no_secrets_manager};
+use crate::control::s3;
 use crate::ports::Ports;
 use crate::types::{About, Refused};
 
@@ -30,14 +31,14 @@ pub fn described(
     let (endpoint, secrets) = endpoint(&asked.endpoint_configuration)?;
     let description = HttpEndpointDestinationDescription {
         buffering_hints: Some(buffering_hints(asked.buffering_hints.as_ref())?),
-        cloud_watch_logging_options: logging(asked.cloud_watch_logging_options.as_ref()),
+        cloud_watch_logging_options: s3::logging(asked.cloud_watch_logging_options.clone()),
         endpoint_configuration: Some(endpoint),
         processing_configuration: asked.processing_configuration.clone(),
         request_configuration: Some(request(asked.request_configuration.as_ref())?),
         retry_options: Some(retry(asked.retry_options.as_ref())),
         role_arn: asked.role_arn.clone(),
         s3_backup_mode: Some(asked.s3_backup_mode.unwrap_or(HttpEndpointS3BackupMode::FailedDataOnly)),
-        s3_destination_description: Some(backup::described(&asked.s3_configuration)?),
+        s3_destination_description: Some(s3::describe_s3(asked.s3_configuration.clone())?),
         secrets_manager_configuration: asked.secrets_manager_configuration.clone(),
     };
     Ok((description, secrets))
@@ -75,8 +76,7 @@ pub fn updated(
         .secrets_manager_configuration
         .clone()
         .or(new.secrets_manager_configuration);
-    new.s3_destination_description =
-        backup::updated(old.s3_destination_description.as_ref(), asked.s3_update.as_ref())?;
+    new.s3_destination_description = beside(old.s3_destination_description.as_ref(), asked.s3_update.as_ref())?;
     Ok((new, secrets))
 }
 

@@ -1,19 +1,27 @@
 //! From what is asked for to the description of a destination, and from the description to what delivers. What this server
 //! cannot carry out is refused when it is asked for, with the reason.
 
-pub mod backup;
 pub mod http;
 pub mod search;
 pub mod splunk;
 
 use base::ApiError;
-use wire::firehose::{CloudWatchLoggingOptions, SecretsManagerConfiguration, VpcConfiguration};
+use wire::firehose::{S3DestinationDescription, S3DestinationUpdate, SecretsManagerConfiguration, VpcConfiguration};
 
+use crate::control::s3;
 use crate::types::Buffering;
 
-/// A caller's mistake.
-pub fn invalid(message: impl Into<String>) -> ApiError {
-    ApiError::client("InvalidArgumentException", message)
+pub use crate::error::invalid;
+
+/// The description of the S3 beside a destination after an update.
+pub fn beside(
+    old: Option<&S3DestinationDescription>,
+    asked: Option<&S3DestinationUpdate>,
+) -> Result<Option<S3DestinationDescription>, ApiError> {
+    match (old, asked) {
+        (Some(old), Some(asked)) => s3::update_s3(old.clone(), asked.clone()).map(Some),
+        (old, _) => Ok(old.cloned()),
+    }
 }
 
 /// Buffering hints with their defaults: megabytes and seconds.
@@ -34,15 +42,6 @@ pub fn buffering(size: Option<i32>, interval: Option<i32>, default: (i32, i32)) 
         bytes: megabytes << 20,
         interval_ms: i64::from(interval.unwrap_or(default.1)) * 1000,
     }
-}
-
-/// Logging as it is described: off unless it was asked for.
-pub fn logging(asked: Option<&CloudWatchLoggingOptions>) -> Option<CloudWatchLoggingOptions> {
-    let off = || CloudWatchLoggingOptions {
-        enabled: Some(false),
-        ..CloudWatchLoggingOptions::default()
-    };
-    Some(asked.cloned().unwrap_or_else(off))
 }
 
 /// Refuses secrets that lie elsewhere.

@@ -12,7 +12,8 @@ use super::super::Opened;
 use super::super::limits::RETRY_SECONDS;
 use super::super::rotation::Rotation;
 use super::super::search::SearchIndex;
-use super::{backup, buffering, hints, https, invalid, logging, no_vpc};
+use super::{beside, buffering, hints, https, invalid, no_vpc};
+use crate::control::s3;
 use crate::ports::Ports;
 use crate::types::{ErrorOutputType, Refused};
 
@@ -78,7 +79,7 @@ macro_rules! engine {
                 index_name(&asked.index_name)?;
                 Ok(fh::$description {
                     buffering_hints: Some(buffering_hints(asked.buffering_hints.as_ref())?),
-                    cloud_watch_logging_options: logging(asked.cloud_watch_logging_options.as_ref()),
+                    cloud_watch_logging_options: s3::logging(asked.cloud_watch_logging_options.clone()),
                     cluster_endpoint: asked.cluster_endpoint.clone(),
                     document_id_options: Some(ids(asked.document_id_options.as_ref())),
                     domain_arn: asked.domain_arn.clone(),
@@ -88,7 +89,7 @@ macro_rules! engine {
                     retry_options: Some(retry(asked.retry_options.as_ref())),
                     role_arn: Some(asked.role_arn.clone()),
                     s3_backup_mode: Some(asked.s3_backup_mode.unwrap_or(fh::$mode::FailedDocumentsOnly)),
-                    s3_destination_description: Some(backup::described(&asked.s3_configuration)?),
+                    s3_destination_description: Some(s3::describe_s3(asked.s3_configuration.clone())?),
                     type_name: asked.type_name.clone(),
                     vpc_configuration_description: None,
                 })
@@ -125,7 +126,7 @@ macro_rules! engine {
                     .clone()
                     .or(new.cloud_watch_logging_options);
                 new.s3_destination_description =
-                    backup::updated(old.s3_destination_description.as_ref(), asked.s3_update.as_ref())?;
+                    beside(old.s3_destination_description.as_ref(), asked.s3_update.as_ref())?;
                 Ok(new)
             }
 
@@ -219,14 +220,14 @@ pub mod serverless {
         let mode = asked.s3_backup_mode;
         Ok(fh::AmazonOpenSearchServerlessDestinationDescription {
             buffering_hints: Some(buffering_hints(asked.buffering_hints.as_ref())?),
-            cloud_watch_logging_options: logging(asked.cloud_watch_logging_options.as_ref()),
+            cloud_watch_logging_options: s3::logging(asked.cloud_watch_logging_options.clone()),
             collection_endpoint: asked.collection_endpoint.clone(),
             index_name: Some(asked.index_name.clone()),
             processing_configuration: asked.processing_configuration.clone(),
             retry_options: Some(retry(asked.retry_options.as_ref())),
             role_arn: Some(asked.role_arn.clone()),
             s3_backup_mode: Some(mode.unwrap_or(fh::AmazonOpenSearchServerlessS3BackupMode::FailedDocumentsOnly)),
-            s3_destination_description: Some(backup::described(&asked.s3_configuration)?),
+            s3_destination_description: Some(s3::describe_s3(asked.s3_configuration.clone())?),
             vpc_configuration_description: None,
         })
     }
@@ -257,8 +258,7 @@ pub mod serverless {
             .cloud_watch_logging_options
             .clone()
             .or(new.cloud_watch_logging_options);
-        new.s3_destination_description =
-            backup::updated(old.s3_destination_description.as_ref(), asked.s3_update.as_ref())?;
+        new.s3_destination_description = beside(old.s3_destination_description.as_ref(), asked.s3_update.as_ref())?;
         Ok(new)
     }
 

@@ -13,7 +13,8 @@ use wire::firehose::{
 use super::super::limits::{RETRY_SECONDS, SPLUNK_ACK_SECONDS};
 use super::super::splunk::Splunk;
 use super::super::{Opened, Secrets};
-use super::{backup, buffering, hints, https, invalid, logging, no_secrets_manager};
+use super::{beside, buffering, hints, https, invalid, no_secrets_manager};
+use crate::control::s3;
 use crate::ports::Ports;
 use crate::types::{About, Refused};
 
@@ -31,7 +32,7 @@ pub fn described(asked: &SplunkDestinationConfiguration) -> Result<(SplunkDestin
     let timeout = asked.hec_acknowledgment_timeout_in_seconds;
     let description = SplunkDestinationDescription {
         buffering_hints: Some(buffering_hints(asked.buffering_hints.as_ref())?),
-        cloud_watch_logging_options: logging(asked.cloud_watch_logging_options.as_ref()),
+        cloud_watch_logging_options: s3::logging(asked.cloud_watch_logging_options.clone()),
         hec_acknowledgment_timeout_in_seconds: Some(timeout.unwrap_or(SPLUNK_ACK_SECONDS)),
         hec_endpoint: Some(asked.hec_endpoint.clone()),
         hec_endpoint_type: Some(asked.hec_endpoint_type),
@@ -39,7 +40,7 @@ pub fn described(asked: &SplunkDestinationConfiguration) -> Result<(SplunkDestin
         processing_configuration: asked.processing_configuration.clone(),
         retry_options: Some(retry(asked.retry_options.as_ref())),
         s3_backup_mode: Some(asked.s3_backup_mode.unwrap_or(SplunkS3BackupMode::FailedEventsOnly)),
-        s3_destination_description: Some(backup::described(&asked.s3_configuration)?),
+        s3_destination_description: Some(s3::describe_s3(asked.s3_configuration.clone())?),
         secrets_manager_configuration: asked.secrets_manager_configuration.clone(),
     };
     Ok((description, secrets))
@@ -87,8 +88,7 @@ pub fn updated(
         .secrets_manager_configuration
         .clone()
         .or(new.secrets_manager_configuration);
-    new.s3_destination_description =
-        backup::updated(old.s3_destination_description.as_ref(), asked.s3_update.as_ref())?;
+    new.s3_destination_description = beside(old.s3_destination_description.as_ref(), asked.s3_update.as_ref())?;
     Ok((new, secrets))
 }
 
