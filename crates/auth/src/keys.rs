@@ -391,6 +391,31 @@ impl KeyStore {
         }
     }
 
+    /// One of the account's keys as a caller, that of the root if it is its own, for work of the server's own in an account.
+    /// `None` where the account has no key. It may do what the key may.
+    pub fn caller_of(&self, account: AccountId, region: Region) -> Option<Caller> {
+        let root = self.root_caller(region.clone());
+        if root.account == account {
+            return Some(root);
+        }
+        let mut of_account: Vec<KeyInfo> = self.list().into_iter().filter(|key| key.account == account).collect();
+        of_account.sort_by_key(|key| key.policy.is_some());
+        let id = of_account.into_iter().next()?.access_key_id;
+        let policy = self.keys.read().get(&id)?.policy.clone();
+        Some(Caller {
+            account,
+            region,
+            access_key_id: id.as_str().into(),
+            principal_arn: principal(&id, account, false),
+            authorizer: Arc::new(Grant {
+                parent: id.as_str().into(),
+                policy,
+                session: Vec::new(),
+                temporary: false,
+            }),
+        })
+    }
+
     fn seal(&self, id: &str, record: &Record) -> Result<Bytes, KeyError> {
         let damaged = |e: serde_json::Error| KeyError::Damaged {
             id: id.to_owned(),

@@ -32,6 +32,8 @@ pub enum Service {
     Rekognition,
     /// DynamoDB, or what speaks its language.
     DynamoDb,
+    /// Firehose.
+    Firehose,
 }
 
 impl Service {
@@ -41,6 +43,7 @@ impl Service {
             Service::Kinesis => "kinesis",
             Service::Rekognition => "rekognition",
             Service::DynamoDb => "dynamodb",
+            Service::Firehose => "firehose",
         }
     }
 
@@ -55,6 +58,7 @@ impl Service {
                 JSON_1_1,
                 Some(format!("RekognitionService.{operation}")),
             ),
+            Service::Firehose => ("/".to_owned(), JSON_1_1, Some(format!("Firehose_20150804.{operation}"))),
             Service::DynamoDb => (
                 "/".to_owned(),
                 "application/x-amz-json-1.0",
@@ -110,7 +114,9 @@ pub struct Client {
     pub(crate) credentials: Arc<CredentialsCache>,
     pub(crate) tls: Arc<Tls>,
     clock: Arc<dyn Clock>,
-    idle: Arc<Mutex<Vec<Sender>>>,
+    pub(crate) idle: Arc<Mutex<Vec<Sender>>>,
+    /// Stays where it is, whatever GetDataEndpoint would name.
+    pub(crate) stays: bool,
 }
 
 impl fmt::Debug for Client {
@@ -133,6 +139,7 @@ impl Client {
             tls: Arc::new(Tls::new(config.trust)?),
             clock,
             idle: Arc::default(),
+            stays: false,
         })
     }
 
@@ -158,6 +165,16 @@ impl Client {
         }
     }
 
+    /// The same client, which calls every operation where it is and asks for no data endpoint: for one that is there
+    /// already, or that reaches the server on a way of its own.
+    #[must_use]
+    pub fn staying(&self) -> Self {
+        Client {
+            stays: true,
+            ..self.clone()
+        }
+    }
+
     /// Where it calls.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
@@ -175,6 +192,20 @@ impl Client {
             return Ok(Value::Object(serde_json::Map::new()));
         }
         serde_json::from_slice(&answer).map_err(|error| ClientError::Protocol(error.to_string()))
+    }
+
+    /// One of the pages that need no signature, e.g. `/metrics` or `/health`, as text.
+    pub async fn page(&self, path: &str) -> Result<String, ClientError> {
+        timeout(self.timeout, async {
+            let request = Request::get(path).header(header::HOST, &self.endpoint.authority);
+            let body: RequestBody = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
+            let mut sender = connect(&self.endpoint, &self.tls).await?;
+            let response = sender.send_request(request.body(body)?).await?;
+            let text = whole(succeeded(response).await?).await?;
+            Ok::<_, ClientError>(String::from_utf8_lossy(&text).into_owned())
+        })
+        .await
+        .map_err(|_| ClientError::Timeout(self.timeout))?
     }
 
     /// As [`call`](Self::call); the answer as it came.

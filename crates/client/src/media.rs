@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -20,7 +21,7 @@ use crate::ack::{Ack, AckParser};
 use crate::call::{Client, Service, succeeded};
 use crate::endpoint::Endpoint;
 use crate::error::ClientError;
-use crate::limits::QUEUED_PIECES_MAX;
+use crate::limits::{IDLE_CONNECTIONS_MAX, QUEUED_PIECES_MAX};
 use crate::transport::{Aborted, Sender, connect};
 
 /// What cluster timecodes count from.
@@ -165,7 +166,9 @@ impl Acks {
 pub struct MediaBytes {
     body: Incoming,
     /// Dropping it would cut the connection.
-    _sender: Sender,
+    sender: Option<Sender>,
+    /// Where a connection goes whose answer was read to its end.
+    idle: Arc<Mutex<Vec<Sender>>>,
 }
 
 impl MediaBytes {
@@ -179,7 +182,14 @@ impl MediaBytes {
     pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
         loop {
             match self.body.frame().await {
-                None => return Ok(None),
+                None => {
+                    let sender = self.sender.take();
+                    let mut idle = self.idle.lock();
+                    if idle.len() < IDLE_CONNECTIONS_MAX {
+                        idle.extend(sender);
+                    }
+                    return Ok(None);
+                }
                 Some(frame) => {
                     if let Ok(data) = frame?.into_data() {
                         return Ok(Some(data));
@@ -193,6 +203,9 @@ impl MediaBytes {
 impl Client {
     /// A client at the endpoint that the server names for `api` (`PUT_MEDIA`, `GET_MEDIA`, …) of a stream.
     pub async fn data_endpoint(&self, stream: &StreamName, api: &str) -> Result<Client, ClientError> {
+        if self.stays {
+            return Ok(self.clone());
+        }
         let mut input = json!({ "APIName": api });
         stream.put_into(&mut input);
         let answer = self.call(Service::KinesisVideo, "GetDataEndpoint", &input).await?;
@@ -270,7 +283,8 @@ impl Client {
             .map_err(|_| ClientError::Timeout(self.timeout))??;
         Ok(MediaBytes {
             body: response.into_body(),
-            _sender: sender,
+            sender: Some(sender),
+            idle: Arc::clone(&self.idle),
         })
     }
 }

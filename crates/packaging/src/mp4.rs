@@ -1,4 +1,4 @@
-//! Plain MP4: every header first, then one `mdat`. The headers need the places and times of all samples and none of their
+//! Plain MP4: every header first, then one `mdat`; or the headers last, where a film is written before its end is known. The headers need the places and times of all samples and none of their
 //! bytes, so that a clip's size is known before its media is read, and its media can be streamed.
 //!
 //! What stands in `mdat` for a fragment is a piece of the fragment's payload as it is, from its first frame to its last:
@@ -130,20 +130,8 @@ impl Movie {
 
     fn write(&self, media_at: u64, wide: bool) -> Vec<u8> {
         let mut out = Vec::with_capacity(4096 + 16 * self.samples());
-        brands(&mut out, b"ftyp", b"isom", &[b"isom", b"iso4", b"mp41"]);
-        let filled: Vec<&Table> = self.tracks.iter().filter(|table| !table.sizes.is_empty()).collect();
-        let origin = filled.iter().map(|table| table.start_in_movie()).min().unwrap_or(0);
-        boxed(&mut out, b"moov", |out| {
-            let duration = filled.iter().map(|table| table.delay(origin) + table.shown()).max();
-            let next = filled
-                .iter()
-                .map(|table| table.config.id())
-                .max()
-                .unwrap_or(0)
-                .saturating_add(1);
-            mvhd(out, MOVIE_TIMESCALE, duration.unwrap_or(0), next);
-            filled.iter().for_each(|table| table.trak(out, origin, media_at, wide));
-        });
+        brands(&mut out, b"ftyp", b"isom", BRANDS);
+        self.moov(&mut out, media_at, wide);
         if wide {
             out.u32(1);
             out.raw(b"mdat");
@@ -154,7 +142,48 @@ impl Movie {
         }
         out
     }
+
+    fn moov(&self, out: &mut Vec<u8>, media_at: u64, wide: bool) {
+        let filled: Vec<&Table> = self.tracks.iter().filter(|table| !table.sizes.is_empty()).collect();
+        let origin = filled.iter().map(|table| table.start_in_movie()).min().unwrap_or(0);
+        boxed(out, b"moov", |out| {
+            let duration = filled.iter().map(|table| table.delay(origin) + table.shown()).max();
+            let next = filled
+                .iter()
+                .map(|table| table.config.id())
+                .max()
+                .unwrap_or(0)
+                .saturating_add(1);
+            mvhd(out, MOVIE_TIMESCALE, duration.unwrap_or(0), next);
+            filled.iter().for_each(|table| table.trak(out, origin, media_at, wide));
+        });
+    }
+
+    /// What stands before the media of a movie that is written before its end is known: ftyp and the head of mdat, which
+    /// has no size yet. The file is this, the pieces in order, and the [`tail`](Self::tail).
+    #[must_use]
+    pub fn open_head() -> Bytes {
+        let mut out = Vec::with_capacity(64);
+        brands(&mut out, b"ftyp", b"isom", BRANDS);
+        out.u32(1);
+        out.raw(b"mdat");
+        out.u64(16);
+        out.into()
+    }
+
+    /// What follows the media of such a movie, and the eight bytes that its [`open_head`](Self::open_head) must end with.
+    #[must_use]
+    pub fn tail(&self) -> (Bytes, [u8; 8]) {
+        let mut out = Vec::with_capacity(4096 + 24 * self.samples());
+        let media_at = Self::open_head().len() as u64;
+        let wide = media_at + self.media_len > u64::from(u32::MAX);
+        self.moov(&mut out, media_at, wide);
+        (out.into(), (self.media_len + 16).to_be_bytes())
+    }
 }
+
+/// The brands of ftyp.
+const BRANDS: &[&[u8; 4]] = &[b"isom", b"iso4", b"mp41"];
 
 impl Table {
     fn push(

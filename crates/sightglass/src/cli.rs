@@ -32,12 +32,16 @@ pub enum Command {
     Get(GetArgs),
     /// Read a range of a video stream as an MP4 file.
     Clip(ClipArgs),
+    /// Write what video streams hold, or what arrives, to S3: films by the hour or by event.
+    Archive(ArchiveArgs),
     /// Play a video stream: print the URL of an HLS session and open it in a player.
     Play(PlayArgs),
     /// Show the records of a data stream as they arrive, through splits and merges.
     Tail(TailArgs),
     /// Put records into a data stream.
     Records(RecordsArgs),
+    /// Make, list, look at, fill and delete delivery streams.
+    Firehose(FirehoseArgs),
     /// Copy the data directory while the server runs, or while it does not.
     Backup(BackupArgs),
     /// Make a new data directory from a backup.
@@ -279,6 +283,75 @@ pub struct ClipArgs {
     pub server: ServerArgs,
 }
 
+/// Flags of `archive`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Times are 2026-11-22T18:56:50Z, seconds since 1970, now, or how long ago: -10m, -2h, -1d; durations 90s, 15m, 1h, 1d.
+The key of another S3 than the server's comes from SIGHTGLASS_S3_ACCESS_KEY_ID and SIGHTGLASS_S3_SECRET_ACCESS_KEY.
+
+Examples:
+  sightglass archive door s3://films/site-1
+  sightglass archive door yard s3://films/site-1 --every 15m --format mp4 --follow
+  sightglass archive door s3://films/events --by event --gap 30s --from -1d --to now --verify
+  sightglass archive door s3://films --follow --hold --endpoint-url https://s3.eu-central-1.amazonaws.com --s3-region eu-central-1"
+)]
+pub struct ArchiveArgs {
+    /// The names of video streams, and at the end where they go: s3://BUCKET/PREFIX. Each stream has a folder of its own there.
+    #[arg(required = true, num_args = 2.., value_name = "STREAM... s3://BUCKET/PREFIX")]
+    pub what: Vec<String>,
+    /// The container of the objects: mkv takes any codec; mp4 takes H.264, H.265, AAC and G.711, and other footage is kept as mkv.
+    #[arg(long, default_value = "mkv", value_name = "mkv|mp4")]
+    pub format: String,
+    /// Where an object ends: time, at multiples of --every; event, where nothing was recorded for longer than --gap.
+    #[arg(long, default_value = "time", value_name = "time|event")]
+    pub by: String,
+    /// The time of an object; of an event, how long it may be at most.
+    #[arg(long, default_value = "1h", value_name = "DURATION")]
+    pub every: String,
+    /// The pause that ends an event [default: 10s].
+    #[arg(long, value_name = "DURATION")]
+    pub gap: Option<String>,
+    /// Where to begin, by the server's clock [default: where the bucket ends, else the stream's beginning].
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    pub from: Option<String>,
+    /// Where to end [default: now; never with --follow].
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    pub to: Option<String>,
+    /// Go on with what arrives, until interrupted.
+    #[arg(long)]
+    pub follow: bool,
+    /// With --follow: how long an object waits after its time for what is still arriving.
+    #[arg(long, default_value = "30s", value_name = "DURATION")]
+    pub settle: String,
+    /// Tell the streams how far the archive is, so that retention waits for it (the tag sightglass:archive-hold = true).
+    #[arg(long)]
+    pub hold: bool,
+    /// Read each object back and compare it.
+    #[arg(long)]
+    pub verify: bool,
+    /// Archive nothing; read back what the bucket holds from --from to --to. Exits 1 if any of it is damaged.
+    #[arg(long, conflicts_with_all = ["follow", "hold", "verify"])]
+    pub verify_only: bool,
+    /// Streams that are written at once; each takes up to 30 MB of memory.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub at_once: usize,
+    /// Give up when nothing has gone well for so many seconds; without it, two minutes, and never with --follow.
+    #[arg(long, value_name = "SECONDS")]
+    pub give_up_after: Option<u64>,
+    /// The URL of the S3 [default: the server itself].
+    #[arg(long, env = "AWS_ENDPOINT_URL_S3", value_name = "URL")]
+    pub endpoint_url: Option<String>,
+    /// The region of the bucket [default: that of the streams].
+    #[arg(long, value_name = "REGION")]
+    pub s3_region: Option<String>,
+    /// Print each object as a JSON line, and a summary at the end.
+    #[arg(long)]
+    pub json: bool,
+    /// Which server.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
 /// Flags of `play`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -432,6 +505,124 @@ pub struct RecordsPutArgs {
     /// Which server.
     #[command(flatten)]
     pub server: ServerArgs,
+}
+
+/// Flags of `firehose`.
+#[derive(Debug, Args)]
+pub struct FirehoseArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: FirehoseAction,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// When there is colour.
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN", global = true)]
+    pub color: Color,
+    /// The server's URL [default: the address of the running server, else http://127.0.0.1:4577].
+    #[arg(long, env = "AWS_ENDPOINT_URL", global = true)]
+    pub endpoint: Option<String>,
+    /// The region that holds the delivery streams.
+    #[arg(long, default_value = "us-east-1", env = "AWS_REGION", global = true)]
+    pub region: String,
+    /// PEM file with the certificates to trust for https [default: those that this machine trusts].
+    #[arg(long, env = "AWS_CA_BUNDLE", global = true)]
+    pub ca: Option<PathBuf>,
+    /// Where the data of a server on this machine lies.
+    #[command(flatten)]
+    pub data: DataDir,
+}
+
+/// The actions of `firehose`.
+#[derive(Debug, Subcommand)]
+pub enum FirehoseAction {
+    /// Make a delivery stream.
+    Create(FirehoseCreateArgs),
+    /// Name the delivery streams.
+    List,
+    /// Show how delivery streams do: status, lag, last error; all of them unless some are named.
+    Describe {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// Put each line of standard input or of a file as a record.
+    Put(FirehosePutArgs),
+    /// Delete a delivery stream.
+    Delete {
+        /// Its name.
+        name: String,
+    },
+    /// Show the records that could not be delivered, and why, from the bucket where they are.
+    TailErrors(FirehoseTailErrorsArgs),
+}
+
+/// Flags of `firehose create`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sightglass firehose create seen-to-s3 --to s3://results/seen/ --from seen --gzip --buffer-seconds 60
+  sightglass firehose create events --to 's3://results/events/!{timestamp:yyyy/MM/dd}/' --error-prefix 'errors/!{firehose:error-output-type}/'
+  sightglass firehose create full --request create.json")]
+pub struct FirehoseCreateArgs {
+    /// Its name.
+    pub name: String,
+    /// The bucket, and what keys begin with: s3://BUCKET/PREFIX, in which expressions may stand.
+    #[arg(long, value_name = "s3://BUCKET/PREFIX", required_unless_present = "request")]
+    pub to: Option<String>,
+    /// What the keys of records that cannot be delivered begin with.
+    #[arg(long, value_name = "PREFIX", requires = "to")]
+    pub error_prefix: Option<String>,
+    /// The data stream that it reads; without it, records are put.
+    #[arg(long, value_name = "STREAM", requires = "to")]
+    pub from: Option<String>,
+    /// The role that is stored with it [default: one of the account 000000000000, or of the data stream's].
+    #[arg(long, value_name = "ARN", requires = "to")]
+    pub role: Option<String>,
+    /// Deliver when so many MB are there.
+    #[arg(long, value_name = "MB", requires = "to")]
+    pub buffer_mb: Option<u32>,
+    /// Deliver when the oldest record has waited for so long.
+    #[arg(long, value_name = "SECONDS", requires = "to")]
+    pub buffer_seconds: Option<u32>,
+    /// Compress the objects.
+    #[arg(long, requires = "to")]
+    pub gzip: bool,
+    /// A file with the input of CreateDeliveryStream as JSON, for everything else; the name is put in.
+    #[arg(long, value_name = "FILE", conflicts_with = "to")]
+    pub request: Option<PathBuf>,
+}
+
+/// Flags of `firehose put`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  tail -f events.jsonl | sightglass firehose put events --newline")]
+pub struct FirehosePutArgs {
+    /// The delivery stream's name.
+    pub name: String,
+    /// The file whose lines are the records; `-` is standard input.
+    #[arg(default_value = "-")]
+    pub file: String,
+    /// Leave the line feed at the end of each record, so that the objects have lines too.
+    #[arg(long)]
+    pub newline: bool,
+    /// Give up when the server has taken nothing for so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub give_up_after: u64,
+}
+
+/// Flags of `firehose tail-errors`.
+#[derive(Debug, Args)]
+pub struct FirehoseTailErrorsArgs {
+    /// The delivery stream's name.
+    pub name: String,
+    /// Show what is there already as well.
+    #[arg(long)]
+    pub all: bool,
+    /// End where there is nothing more now; shows what is there.
+    #[arg(long)]
+    pub no_follow: bool,
+    /// The URL of the S3 [default: the server itself].
+    #[arg(long, env = "AWS_ENDPOINT_URL_S3", value_name = "URL")]
+    pub endpoint_url: Option<String>,
 }
 
 /// Flags of `env`.

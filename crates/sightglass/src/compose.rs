@@ -17,10 +17,11 @@ use kcl_tables::{ClientMetrics, KclTables};
 use rekognition::Rekognition;
 use storage::datadir::DataDir;
 use storage::{Catalog, KeyRows, LogOptions, LogStore, MemoryMediaStore, MemoryOptions, SqliteOptions};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use video_streams::VideoStreams;
 use video_streams::ports::Ports;
 
+use crate::archives::{self, Archives};
 use crate::commands::Failure;
 use crate::config::{Config, SYSTEM_CERTIFICATES};
 use crate::sight::Sight;
@@ -42,6 +43,8 @@ pub struct Composition {
     video: VideoStreams,
     firehose: Arc<Firehose>,
     tasks: JoinSet<()>,
+    /// Among the tasks; it is a client of this server.
+    archives: AbortHandle,
     log: LogStore,
     _data: DataDir,
 }
@@ -104,8 +107,12 @@ pub async fn start(config: &Config) -> Result<Composition, Failure> {
     tasks.spawn(channels.run());
     let running = listen(config, &ground, registry, sight.clone()).await?;
     rekognition.resume().await?;
+    let (keys, clock) = (ground.keys.clone(), ground.clock.clone());
+    let archives = Archives::new(video.clone(), keys, clock, &ground.metrics, running.local_addr())?;
+    let archives = tasks.spawn(archives.run());
     Ok(Composition {
         running,
+        archives,
         rekognition,
         video,
         firehose,
@@ -222,6 +229,7 @@ async fn video(config: &Config, ground: &Ground, sight: Arc<Sight>, webhook: Web
         ports: Ports {
             stills: sight,
             topics: Arc::new(TopicMap::new(config.topics.clone(), webhook, ground.clock.clone())),
+            archive_rule: archives::rule,
             ..Ports::default()
         },
     };
@@ -321,6 +329,7 @@ impl Composition {
 
     /// Lets requests finish, saves the positions of processors and deliveries, closes the log in good order.
     pub async fn stop(mut self) {
+        self.archives.abort();
         let drained = self.running.shutdown(DRAIN_WITHIN).await;
         if drained.connections_cut > 0 {
             tracing::warn!(

@@ -1,6 +1,7 @@
 //! The sightglass program: the command line, the configuration, and the composition of the rooms. It holds no logic of
 //! any service.
 
+mod archives;
 mod cli;
 mod commands;
 mod compose;

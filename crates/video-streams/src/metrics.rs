@@ -31,6 +31,7 @@ pub struct VideoMetrics {
     lag: Histogram,
     dropped_behind: IntCounter,
     trimmed: IntCounter,
+    trimmed_unarchived: IntCounter,
     lenient: IntCounterVec,
     fragment_ms: IntGaugeVec,
     key_interval_ms: IntGaugeVec,
@@ -87,6 +88,10 @@ impl VideoMetrics {
             trimmed: counter(
                 "sightglass_video_trimmed_fragments_total",
                 "Fragments deleted by retention.",
+            )?,
+            trimmed_unarchived: counter(
+                "sightglass_video_trimmed_unarchived_total",
+                "How often a limit of bytes took fragments of a stream that were not archived yet.",
             )?,
             lenient: metrics.counter(
                 "sightglass_video_lenient_total",
@@ -170,6 +175,10 @@ impl VideoMetrics {
 
     pub(crate) fn trimmed(&self, fragments: u64) {
         self.trimmed.inc_by(fragments);
+    }
+
+    pub(crate) fn trimmed_unarchived(&self) {
+        self.trimmed_unarchived.inc();
     }
 
     pub(crate) fn lenient(&self, leniency: Leniency) {

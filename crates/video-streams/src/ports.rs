@@ -19,6 +19,8 @@ pub struct Ports {
     pub image_sink: Arc<dyn ImageSink>,
     /// Takes notifications.
     pub topics: Arc<dyn Topics>,
+    /// Judges the value of the tag [`ARCHIVE_TAG`](crate::records::ARCHIVE_TAG), in words for the caller.
+    pub archive_rule: fn(&str) -> Result<(), String>,
 }
 
 impl Default for Ports {
@@ -27,6 +29,7 @@ impl Default for Ports {
             stills: Arc::new(Absent),
             image_sink: Arc::new(Absent),
             topics: Arc::new(Absent),
+            archive_rule: |_| Err("this server archives nothing".to_owned()),
         }
     }
 }

@@ -65,7 +65,27 @@ impl StreamRecord {
     pub fn max_bytes(&self) -> Option<u64> {
         self.tags.get(MAX_BYTES_TAG)?.parse().ok()
     }
+
+    /// Retention keeps what began to arrive from here on until it is archived. `None` where it waits for no archive. An
+    /// archive that has not said yet how far it is has archived nothing.
+    pub fn held_from(&self) -> Option<Timestamp> {
+        let holds = match self.tags.get(ARCHIVE_HOLD_TAG) {
+            Some(value) => value == "true",
+            None => self.tags.contains_key(ARCHIVE_TAG),
+        };
+        let until = || wire::time::parse_iso8601(self.tags.get(ARCHIVED_UNTIL_TAG)?);
+        holds.then(|| until().unwrap_or(Timestamp::from_millis(0)))
+    }
 }
+
+/// Where and how the server archives the stream: `s3://bucket/prefix?every=1h&format=mkv`.
+pub const ARCHIVE_TAG: &str = "sightglass:archive";
+
+/// `true`: retention waits for the archive; `false`: it does not. Without it, it waits where the server archives.
+pub const ARCHIVE_HOLD_TAG: &str = "sightglass:archive-hold";
+
+/// All that began to arrive before is archived. Set by whoever archives the stream.
+pub const ARCHIVED_UNTIL_TAG: &str = "sightglass:archived-until";
 
 /// The tag that limits the bytes of a stream.
 pub const MAX_BYTES_TAG: &str = "sightglass:max_bytes";

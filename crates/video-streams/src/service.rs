@@ -18,9 +18,9 @@ use crate::limits;
 use crate::metrics::VideoMetrics;
 use crate::playback::{Playback, PlaybackSettings};
 use crate::ports::Ports;
-use crate::records::Records;
+use crate::records::{ARCHIVE_TAG, Records};
 use crate::state::{Stores, StreamState};
-use crate::streams::{Owner, Streams};
+use crate::streams::{Owner, StreamArn, Streams};
 
 /// What the operator may set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +162,15 @@ impl VideoStreams {
                 image_slots: Semaphore::new(limits::IMAGES_AT_ONCE),
             }),
         })
+    }
+
+    /// The streams that carry the tag [`ARCHIVE_TAG`](crate::records::ARCHIVE_TAG), and its value.
+    pub fn archives(&self) -> Vec<(StreamArn, String)> {
+        let tagged = self.inner.streams.all().into_iter().filter_map(|state| {
+            let value = state.record().tags.get(ARCHIVE_TAG)?.clone();
+            Some((state.arn.clone(), value))
+        });
+        tagged.collect()
     }
 
     /// Lets the service carry out its operations.

@@ -334,6 +334,66 @@ async fn retention_and_byte_limits_are_kept_by_the_sweep() {
 }
 
 #[tokio::test]
+async fn what_is_not_archived_outlives_its_retention_but_not_a_limit_of_bytes() {
+    let service = Service::start().await;
+    service.create("cam", 1).await;
+    let tag = |key: &str, value: &str| TagStreamInput {
+        stream_arn: None,
+        stream_name: Some("cam".to_owned()),
+        tags: BTreeMap::from([(key.to_owned(), value.to_owned())]),
+    };
+    service
+        .call::<op::TagStream>(tag("sightglass:archive-hold", "true"))
+        .await
+        .unwrap();
+    for n in 1..=3 {
+        service
+            .put("cam", &fragment(Body::new(&[1]), n * 1000).bytes(), &[usize::MAX])
+            .await;
+        service.clock.advance(Duration::from_secs(60));
+    }
+    service.clock.advance(Duration::from_secs(7200));
+    service.video.sweep().await;
+    let all = service.list("cam").await;
+    assert_eq!(all.len(), 3, "nobody has archived any of it");
+    let service = service.restart().await;
+    service.video.sweep().await;
+    assert_eq!(service.list("cam").await.len(), 3, "the server remembers that it waits");
+    let second = wire::time::to_iso8601(all[1].server_timestamp.unwrap());
+    service
+        .call::<op::TagStream>(tag("sightglass:archived-until", &second))
+        .await
+        .unwrap();
+    service.video.sweep().await;
+    let left = service.list("cam").await;
+    assert_eq!(left.len(), 2, "the first is archived");
+    let size = left[0].fragment_size_in_bytes.unwrap().to_string();
+    service
+        .call::<op::TagStream>(tag("sightglass:max_bytes", &size))
+        .await
+        .unwrap();
+    assert_eq!(
+        service.list("cam").await.len(),
+        1,
+        "the disk is not filled for the archive's sake"
+    );
+    service
+        .call::<op::TagStream>(tag("sightglass:archive-hold", "false"))
+        .await
+        .unwrap();
+    service.video.sweep().await;
+    assert_eq!(service.list("cam").await.len(), 0);
+    for (key, value) in [
+        ("sightglass:archive-hold", "yes"),
+        ("sightglass:archived-until", "yesterday"),
+        ("sightglass:archive", "s3://bucket"),
+    ] {
+        let refused = service.call::<op::TagStream>(tag(key, value)).await;
+        assert_eq!(code(refused), "InvalidArgumentException", "{key}");
+    }
+}
+
+#[tokio::test]
 async fn lists_go_page_by_page_and_by_prefix() {
     let service = Service::start().await;
     for name in ["b2", "a1", "b1", "b3", "c", "B"] {

@@ -107,6 +107,7 @@ impl Setup {
             stills: receiver.clone(),
             image_sink: receiver.clone(),
             topics: receiver,
+            ..Ports::default()
         };
         let service = Service::with_ports(ports).await;
         let task = run(&service);

@@ -87,7 +87,20 @@ impl Client {
         stream: &StreamName,
         range: &TimeRange,
     ) -> Result<Vec<FragmentInfo>, ReaderError> {
-        let client = patiently(async || self.data_endpoint(stream, "LIST_FRAGMENTS").await).await?;
+        self.list_fragments_up_to(stream, range, RANGE_FRAGMENTS_MAX).await
+    }
+
+    /// As [`list_fragments`](Self::list_fragments), with a limit of one's own: it fails as soon as there are more.
+    ///
+    /// # Errors
+    /// The server refuses or stays away; [`ReaderError::TooManyFragments`].
+    pub async fn list_fragments_up_to(
+        &self,
+        stream: &StreamName,
+        range: &TimeRange,
+        max: usize,
+    ) -> Result<Vec<FragmentInfo>, ReaderError> {
+        let client = patiently(|| self.data_endpoint(stream, "LIST_FRAGMENTS")).await?;
         let kind = match range.axis {
             TimeAxis::Server => "SERVER_TIMESTAMP",
             TimeAxis::Producer => "PRODUCER_TIMESTAMP",
@@ -102,12 +115,12 @@ impl Client {
         stream.put_into(&mut input);
         let mut found: Vec<FragmentInfo> = Vec::new();
         loop {
-            let page = patiently(async || client.call(Service::KinesisVideo, "ListFragments", &input).await).await?;
+            let page = patiently(|| client.call(Service::KinesisVideo, "ListFragments", &input)).await?;
             for row in page.get("Fragments").and_then(Value::as_array).into_iter().flatten() {
                 found.push(info(row)?);
             }
-            if found.len() > RANGE_FRAGMENTS_MAX {
-                return Err(ReaderError::TooManyFragments(RANGE_FRAGMENTS_MAX));
+            if found.len() > max {
+                return Err(ReaderError::TooManyFragments(max));
             }
             match page.get("NextToken").and_then(Value::as_str) {
                 Some(token) => {
@@ -228,6 +241,8 @@ async fn fetch_once(
             }
         }
         if got.len() >= end {
+            // Only the answer's end is left to read, and then the connection can be used again.
+            let _ = media.next().await;
             return Ok(());
         }
         match media.next().await? {
@@ -238,7 +253,10 @@ async fn fetch_once(
 }
 
 /// Calls until it succeeds or fails for good.
-async fn patiently<T>(call: impl AsyncFn() -> Result<T, ClientError>) -> Result<T, ClientError> {
+async fn patiently<T, F>(call: impl Fn() -> F) -> Result<T, ClientError>
+where
+    F: Future<Output = Result<T, ClientError>>,
+{
     let mut failures = 0;
     loop {
         match call().await {

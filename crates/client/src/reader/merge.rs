@@ -36,17 +36,24 @@ pub struct Merge {
 #[derive(Debug)]
 struct Document {
     tracks: Tracks,
+    placement: Placement,
+    places: Places,
+    cues: CueList,
+}
+
+/// Where in a film each fragment goes: there, where the producer's clock says, as long as its pictures follow those
+/// before it.
+#[derive(Clone, Debug)]
+pub struct Placement {
     scale_ns: u64,
-    /// The producer's time, in nanoseconds, that is the file's time zero.
+    /// The producer's time, in nanoseconds, that is the film's time zero.
     origin_ns: i128,
     /// What was left out of the producer's time, in units of the timecode scale.
     left_out: i128,
-    /// Of the fragment before, in the file.
+    /// Of the fragment before, in the film.
     last: Option<Span>,
     /// Where the film ends.
     end: i128,
-    places: Places,
-    cues: CueList,
 }
 
 /// When a fragment's pictures (its frames, where it has none) begin and end, in units of the timecode scale.
@@ -125,27 +132,18 @@ impl Merge {
     pub fn push(&mut self, fragment: &Fragment) -> Result<Vec<Bytes>, TracksChanged> {
         let mut out = Vec::with_capacity(2 * fragment.frames.len() + 1);
         let start = &fragment.start;
-        let scale = i128::from(start.timecode_scale_ns.max(1));
-        let time_ns = match start.producer_timestamp {
-            Some(time) => i128::from(time.millis()) * 1_000_000,
-            None => i128::from(start.timecode) * scale,
-        };
         match &self.document {
-            Some(document) if document.tracks != start.tracks || document.scale_ns != start.timecode_scale_ns => {
+            Some(document)
+                if document.tracks != start.tracks || document.placement.scale_ns != start.timecode_scale_ns =>
+            {
                 return Err(TracksChanged);
             }
             Some(_) => {}
             None => {
                 let (head, places) = file_head(fragment);
-                // Sound that begins before the first picture is not before the file.
-                let earliest = fragment.frames.iter().map(|frame| relative(fragment, frame)).min();
                 self.document = Some(Document {
                     tracks: start.tracks.clone(),
-                    scale_ns: start.timecode_scale_ns,
-                    origin_ns: time_ns + earliest.unwrap_or(0).min(0) * scale,
-                    left_out: 0,
-                    last: None,
-                    end: 0,
+                    placement: Placement::new(fragment),
                     places,
                     cues: CueList::default(),
                 });
@@ -153,12 +151,10 @@ impl Merge {
             }
         }
         if let Some(document) = &mut self.document {
-            let span = span(fragment);
-            let at = document.place((time_ns - document.origin_ns) / scale, span, self.options.close_gaps);
+            let at = document.placement.place(fragment, self.options.close_gaps);
             let cluster_at = self.written + length(&out) - document.places.segment;
             let timecode = u64::try_from(at).unwrap_or(0);
             put_cluster(fragment, timecode, &mut out);
-            document.end = document.end.max(at + span.all);
             document.cues.add(cue(fragment, timecode, cluster_at));
         }
         self.fragments += 1;
@@ -169,7 +165,12 @@ impl Merge {
     /// What a file that can be written to in its midst gets when nothing follows. `None` before the first fragment.
     #[must_use]
     pub fn finish(&self) -> Option<Ending> {
-        let Document { places, end, cues, .. } = self.document.as_ref()?;
+        let Document {
+            places,
+            placement,
+            cues,
+            ..
+        } = self.document.as_ref()?;
         let tail = cues.element();
         let ends = self.written + tail.len() as u64;
         let mut size = BytesMut::new();
@@ -179,7 +180,10 @@ impl Merge {
         let patches = [
             (places.segment - 8, size.freeze()),
             (places.seek_head, seek_head(info, tracks, cues_at)),
-            (places.duration, Bytes::copy_from_slice(&(*end as f64).to_be_bytes())),
+            (
+                places.duration,
+                Bytes::copy_from_slice(&(placement.end as f64).to_be_bytes()),
+            ),
         ];
         let patches = patches.into_iter().map(|(offset, bytes)| Patch { offset, bytes });
         Some(Ending {
@@ -189,11 +193,37 @@ impl Merge {
     }
 }
 
-impl Document {
-    /// Where a fragment goes whose producer says `at`: there, as long as its pictures follow those before it. A little
-    /// jitter between fragments is the camera's and stays, as does what encoders that reorder pictures make of the border
-    /// between two fragments.
-    fn place(&mut self, at: i128, span: Span, close_gaps: bool) -> i128 {
+/// When its producer's clock says that a fragment begins, in nanoseconds.
+fn time_ns(fragment: &Fragment) -> i128 {
+    let start = &fragment.start;
+    match start.producer_timestamp {
+        Some(time) => i128::from(time.millis()) * 1_000_000,
+        None => i128::from(start.timecode) * i128::from(start.timecode_scale_ns.max(1)),
+    }
+}
+
+impl Placement {
+    /// Of a film that begins with this fragment.
+    #[must_use]
+    pub fn new(fragment: &Fragment) -> Self {
+        let scale_ns = fragment.start.timecode_scale_ns;
+        // Sound that begins before the first picture is not before the film.
+        let earliest = fragment.frames.iter().map(|frame| relative(fragment, frame)).min();
+        Placement {
+            scale_ns,
+            origin_ns: time_ns(fragment) + earliest.unwrap_or(0).min(0) * i128::from(scale_ns.max(1)),
+            left_out: 0,
+            last: None,
+            end: 0,
+        }
+    }
+
+    /// The place of the next fragment's cluster, in units of the timecode scale since the film's beginning. A little jitter
+    /// between fragments is the camera's and stays, as does what encoders that reorder pictures make of the border between
+    /// two fragments.
+    pub fn place(&mut self, fragment: &Fragment, close_gaps: bool) -> i128 {
+        let span = span(fragment);
+        let at = (time_ns(fragment) - self.origin_ns) / i128::from(self.scale_ns.max(1));
         let units = |ns: u64| i128::from(ns / self.scale_ns.max(1));
         let mut placed = at - self.left_out;
         if let Some(last) = self.last {
@@ -212,6 +242,7 @@ impl Document {
             end: placed + span.end,
             all: placed + span.all,
         });
+        self.end = self.end.max(placed + span.all);
         placed
     }
 }

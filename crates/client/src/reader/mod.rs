@@ -35,6 +35,6 @@ pub use error::ReaderError;
 pub use fragment::{Fragment, FragmentEnd, FragmentError, FragmentNumber, FragmentStart, Frame};
 pub use list::{BatchOptions, FragmentInfo, TimeAxis, TimeRange};
 pub use live::{LiveReader, ReaderConfig, StartAt};
-pub use merge::{Ending, Merge, MergeOptions, Patch, TracksChanged};
+pub use merge::{Ending, Merge, MergeOptions, Patch, Placement, TracksChanged};
 pub use parser::{FragmentAssembler, FragmentEvent, FragmentParser};
 pub use visit::{Counts, FragmentVisitor};

@@ -17,18 +17,31 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client for the server that the arguments name.
 pub fn client(args: &ServerArgs) -> Result<Client, Failure> {
-    let folder = &args.data.data_dir;
-    let endpoint = args.endpoint.clone().unwrap_or_else(|| env::endpoint(folder));
-    let credentials = match from_environment() {
-        Some(credentials) => credentials,
-        None => super::root_key(&DataDir::peek(folder)?)?,
-    };
-    let mut config = ClientConfig::new(endpoint.parse()?, args.region.parse()?, credentials);
+    let mut config = ClientConfig::new(endpoint(args).parse()?, args.region.parse()?, credentials(args)?);
     config.timeout = TIMEOUT;
-    if let Some(ca) = args.ca.as_deref() {
-        config.trust = Trust::Pem(read(ca)?);
+    if let Some(pem) = certificates(args)? {
+        config.trust = Trust::Pem(pem);
     }
     Ok(Client::new(config, Arc::new(SystemClock::new()))?)
+}
+
+/// The URL of the server.
+pub fn endpoint(args: &ServerArgs) -> String {
+    let known = || env::endpoint(&args.data.data_dir);
+    args.endpoint.clone().unwrap_or_else(known)
+}
+
+/// Whose key signs.
+pub fn credentials(args: &ServerArgs) -> Result<Credentials, Failure> {
+    match from_environment("AWS") {
+        Some(credentials) => Ok(credentials),
+        None => super::root_key(&DataDir::peek(&args.data.data_dir)?),
+    }
+}
+
+/// PEM of the certificates to trust, where the arguments name any.
+pub fn certificates(args: &ServerArgs) -> Result<Option<Vec<u8>>, Failure> {
+    args.ca.as_deref().map(read).transpose()
 }
 
 /// What the person can do about it, where that is known.
@@ -39,12 +52,17 @@ pub fn explained(error: ClientError) -> Failure {
     }
 }
 
-fn from_environment() -> Option<Credentials> {
-    let value = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+/// The key in the variables `PREFIX_ACCESS_KEY_ID` and so on.
+pub fn from_environment(prefix: &str) -> Option<Credentials> {
+    let value = |name: &str| {
+        std::env::var(format!("{prefix}_{name}"))
+            .ok()
+            .filter(|value| !value.is_empty())
+    };
     Some(Credentials {
-        access_key_id: value("AWS_ACCESS_KEY_ID")?,
-        secret: Secret::new(value("AWS_SECRET_ACCESS_KEY")?),
-        session_token: value("AWS_SESSION_TOKEN"),
+        access_key_id: value("ACCESS_KEY_ID")?,
+        secret: Secret::new(value("SECRET_ACCESS_KEY")?),
+        session_token: value("SESSION_TOKEN"),
     })
 }
 

@@ -1,9 +1,11 @@
 //! The commands, a file each. `run` sends the command line to its file.
 
+mod archive;
 mod backup;
 mod clip;
 mod connect;
 mod env;
+mod firehose;
 mod fsck;
 mod get;
 mod keys;
@@ -37,9 +39,11 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Put(args) => put::run(&args),
         Command::Get(args) => get::run(&args),
         Command::Clip(args) => clip::run(&args),
+        Command::Archive(args) => archive::run(&args),
         Command::Play(args) => play::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Records(args) => records::run(&args),
+        Command::Firehose(args) => firehose::run(&args),
         Command::Backup(args) => backup::back_up(&args),
         Command::Restore(args) => backup::restore(&args),
         Command::Fsck(args) => fsck::run(&args),

@@ -25,7 +25,7 @@ impl Handle<op::CreateStream> for VideoStreams {
         let retention_hours = input.data_retention_in_hours.unwrap_or(0);
         check_retention(i64::from(retention_hours))?;
         let new_tags = input.tags.unwrap_or_default();
-        tags::check(&new_tags)?;
+        tags::check(inner, &new_tags)?;
         let owner = owner(&request.context);
         let name = owner.named(&input.stream_name);
         let wanted = StreamRecord {

@@ -18,7 +18,7 @@ use crate::error::ControlError;
 use crate::ingest::leniency::IngestSettings;
 use crate::ingest::rules::RuleLimits;
 use crate::limits;
-use crate::records::{MAX_BYTES_TAG, StreamRecord};
+use crate::records::{ARCHIVE_HOLD_TAG, ARCHIVE_TAG, ARCHIVED_UNTIL_TAG, MAX_BYTES_TAG, StreamRecord};
 use crate::retention;
 use crate::service::Inner;
 use crate::state::StreamState;
@@ -27,17 +27,40 @@ use crate::streams::StreamArn;
 /// AWS keeps this beginning of a key to itself.
 const RESERVED: &str = "aws:";
 
+/// A tag, what its value must fulfil, and that in words.
+type Rule = (&'static str, fn(&str) -> bool, &'static str);
+
 /// Refuses tags of a stream that mean a setting and have no legal value, and more of them than a stream may have.
-pub(super) fn check(tags: &BTreeMap<String, String>) -> Result<(), ControlError> {
+pub(super) fn check(inner: &Inner, tags: &BTreeMap<String, String>) -> Result<(), ControlError> {
     check_channel(tags)?;
     let ingest = IngestSettings::from_tags(tags, RuleLimits::default());
     ingest.map_err(|invalid| ControlError::InvalidArgument(invalid.to_string()))?;
-    match tags.get(MAX_BYTES_TAG) {
-        Some(value) if value.parse::<u64>().is_err() => Err(ControlError::InvalidArgument(format!(
-            "The tag {MAX_BYTES_TAG} is {value:?}; it is a number of bytes, e.g. 50000000000."
-        ))),
-        _ => Ok(()),
+    if let Some(Err(why)) = tags.get(ARCHIVE_TAG).map(|value| (inner.ports.archive_rule)(value)) {
+        return Err(ControlError::InvalidArgument(format!(
+            "The tag {ARCHIVE_TAG} cannot be kept: {why}."
+        )));
     }
+    let rules: [Rule; 3] = [
+        (
+            MAX_BYTES_TAG,
+            |v| v.parse::<u64>().is_ok(),
+            "a number of bytes, e.g. 50000000000",
+        ),
+        (ARCHIVE_HOLD_TAG, |v| matches!(v, "true" | "false"), "true or false"),
+        (
+            ARCHIVED_UNTIL_TAG,
+            |v| wire::time::parse_iso8601(v).is_some(),
+            "a time such as 2026-11-23T08:00:00Z, which the archive sets",
+        ),
+    ];
+    for (tag, legal, what) in rules {
+        if let Some(value) = tags.get(tag).filter(|value| !legal(value)) {
+            return Err(ControlError::InvalidArgument(format!(
+                "The tag {tag} is {value:?}; it is {what}."
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses more tags than a resource may have, and keys that are AWS's.
@@ -87,7 +110,7 @@ impl Target {
             Target::Stream(state) => {
                 let change = |record: &mut StreamRecord| {
                     record.tags.extend(added.clone());
-                    check(&record.tags)
+                    check(inner, &record.tags)
                 };
                 inner.change(state, change).await?;
                 if added.contains_key(MAX_BYTES_TAG) {

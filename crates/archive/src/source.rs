@@ -1,0 +1,163 @@
+//! Where fragments come from, as a small trait: a server behind the public client ([`ClientSource`]), or a stream in the
+//! same process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base::{Clock, Timestamp};
+use client::reader::{BatchOptions, Fragment, FragmentInfo, ReaderError, TimeAxis, TimeRange};
+use client::{Client, ClientError, Service, StreamName};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use crate::limits::READ_AHEAD_BYTES;
+
+/// The tag of a stream by which an archive says how far it has come, for the retention that waits for it.
+pub const ARCHIVED_UNTIL_TAG: &str = "sightglass:archived-until";
+
+/// A stream that is archived.
+#[async_trait]
+pub trait Source: Send + Sync + 'static {
+    /// No fragment is older.
+    async fn begins(&self) -> Result<Timestamp, ReaderError>;
+
+    /// The fragments that began to arrive from `from` on and before `until`, in that order.
+    ///
+    /// # Errors
+    /// [`ReaderError::TooManyFragments`] where there are more than `max`.
+    async fn list(&self, from: Timestamp, until: Timestamp, max: usize) -> Result<Vec<FragmentInfo>, ReaderError>;
+
+    /// These fragments, in this order; an error in the place of each that cannot be had.
+    async fn read(
+        &self,
+        fragments: &[FragmentInfo],
+    ) -> Result<BoxStream<'static, Result<Fragment, ReaderError>>, ReaderError>;
+
+    /// All that began to arrive before is archived.
+    async fn archived(&self, until: Timestamp) -> Result<(), ReaderError>;
+
+    /// The time at the source.
+    fn clock(&self) -> &Arc<dyn Clock>;
+}
+
+/// A stream of a server.
+pub struct ClientSource {
+    client: Client,
+    stream: StreamName,
+    /// Clients at the endpoints for listing and for reading, and until when they are used.
+    at: Mutex<Option<(Client, Client, Duration)>>,
+    /// What the stream was told last; `None` where it is not told.
+    told: Option<Mutex<Timestamp>>,
+}
+
+/// How long a stream's endpoints are used before they are asked for again. Ours.
+const ENDPOINTS_FOR: Duration = Duration::from_secs(60);
+
+/// The stream is told how far the archive is when it has come so much further. Ours: each telling changes the stream.
+const TELL_EVERY_MS: i64 = 60_000;
+
+impl ClientSource {
+    /// The stream of that name. With `hold` the stream is told how far the archive has come
+    /// ([`ARCHIVED_UNTIL_TAG`]), for which the key needs the right to TagStream.
+    #[must_use]
+    pub fn new(client: Client, stream: StreamName, hold: bool) -> Self {
+        let told = hold.then(|| Mutex::new(Timestamp::from_millis(0)));
+        ClientSource {
+            client,
+            stream,
+            at: Mutex::new(None),
+            told,
+        }
+    }
+
+    /// Clients at the stream's endpoints for listing and for reading, asked for now and then rather than with every call.
+    async fn endpoints(&self) -> Result<(Client, Client), ReaderError> {
+        let now = self.client.clock().monotonic();
+        let mut at = self.at.lock().await;
+        if let Some((list, read, until)) = &*at
+            && now < *until
+        {
+            return Ok((list.clone(), read.clone()));
+        }
+        let list = self
+            .client
+            .data_endpoint(&self.stream, "LIST_FRAGMENTS")
+            .await?
+            .staying();
+        let read = self
+            .client
+            .data_endpoint(&self.stream, "GET_MEDIA_FOR_FRAGMENT_LIST")
+            .await?
+            .staying();
+        *at = Some((list.clone(), read.clone(), now + ENDPOINTS_FOR));
+        Ok((list, read))
+    }
+
+    fn input(&self) -> Value {
+        match &self.stream {
+            StreamName::Name(name) => json!({ "StreamName": name }),
+            StreamName::Arn(arn) => json!({ "StreamARN": arn }),
+        }
+    }
+}
+
+#[async_trait]
+impl Source for ClientSource {
+    async fn begins(&self) -> Result<Timestamp, ReaderError> {
+        let answer = self
+            .client
+            .call(Service::KinesisVideo, "DescribeStream", &self.input())
+            .await?;
+        let info = answer.get("StreamInfo");
+        let created = info
+            .and_then(|info| info.get("CreationTime"))
+            .and_then(Value::as_f64)
+            .and_then(Timestamp::from_seconds);
+        created.ok_or_else(|| ClientError::Protocol("DescribeStream names no CreationTime".to_owned()).into())
+    }
+
+    async fn list(&self, from: Timestamp, until: Timestamp, max: usize) -> Result<Vec<FragmentInfo>, ReaderError> {
+        let range = TimeRange {
+            axis: TimeAxis::Server,
+            from,
+            to: until.plus_millis(-1),
+        };
+        let (client, _) = self.endpoints().await?;
+        client.list_fragments_up_to(&self.stream, &range, max).await
+    }
+
+    async fn read(
+        &self,
+        fragments: &[FragmentInfo],
+    ) -> Result<BoxStream<'static, Result<Fragment, ReaderError>>, ReaderError> {
+        let options = BatchOptions {
+            parallel: 2,
+            bytes_max: READ_AHEAD_BYTES,
+            ..BatchOptions::default()
+        };
+        let (_, client) = self.endpoints().await?;
+        Ok(client.read_fragments(&self.stream, fragments, options).boxed())
+    }
+
+    async fn archived(&self, until: Timestamp) -> Result<(), ReaderError> {
+        let Some(told) = &self.told else { return Ok(()) };
+        let mut told = told.lock().await;
+        if until.millis_since(*told) >= TELL_EVERY_MS {
+            let mut input = self.input();
+            if let Some(members) = input.as_object_mut() {
+                let until = wire::time::to_iso8601(until);
+                members.insert("Tags".to_owned(), json!({ ARCHIVED_UNTIL_TAG: until }));
+            }
+            self.client.call(Service::KinesisVideo, "TagStream", &input).await?;
+            *told = until;
+        }
+        Ok(())
+    }
+
+    fn clock(&self) -> &Arc<dyn Clock> {
+        self.client.clock()
+    }
+}
