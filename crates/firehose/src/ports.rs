@@ -130,12 +130,19 @@ pub trait Schemas: Send + Sync + 'static {
 pub trait Functions: Send + Sync + 'static {
     /// Where a function is called; `None` if it is not configured. The ARN may end with a version or an alias.
     fn url(&self, arn: &str) -> Option<String>;
+
+    /// How long one call may take.
+    fn within(&self) -> Duration {
+        crate::limits::FUNCTION_WITHIN
+    }
 }
 
 /// Records of one object that are to become columns.
 #[derive(Clone, Debug)]
 pub struct Conversion {
-    /// One JSON document each.
+    /// Whose they are: one worker process never serves two accounts.
+    pub account: AccountId,
+    /// One JSON document each, or several, one behind the other.
     pub records: Vec<Bytes>,
     /// The columns.
     pub schema: Arc<TableSchema>,

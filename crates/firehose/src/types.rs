@@ -53,6 +53,8 @@ pub struct Ready {
     pub data: Bytes,
     /// When the record that it comes from arrived.
     pub arrival: Timestamp,
+    /// The number of the record that it comes from, and its place in an aggregate of the KPL.
+    pub sequence: Option<(SequenceNumber, u64)>,
     /// `!{partitionKeyFromQuery:…}`
     pub query_keys: Keys,
     /// `!{partitionKeyFromLambda:…}`
@@ -94,6 +96,8 @@ pub struct Processed {
 pub enum ErrorOutputType {
     /// A processor: the transform, de-aggregation, decompression, or the keys of dynamic partitioning.
     Processing,
+    /// The decompression of records.
+    Decompression,
     /// The conversion to Parquet or ORC.
     FormatConversion,
     /// The HTTP endpoint took it not.
@@ -115,6 +119,7 @@ impl ErrorOutputType {
     pub fn as_str(self) -> &'static str {
         match self {
             ErrorOutputType::Processing => "processing-failed",
+            ErrorOutputType::Decompression => "decompression-failed",
             ErrorOutputType::FormatConversion => "format-conversion-failed",
             ErrorOutputType::HttpEndpoint => "http-endpoint-failed",
             ErrorOutputType::Splunk => "splunk-failed",

@@ -27,7 +27,7 @@ use crate::config::{Config, SYSTEM_CERTIFICATES};
 use crate::sight::Sight;
 use crate::topics::TopicMap;
 use crate::webhook::{Address, Webhook};
-use crate::{root_key, sts};
+use crate::{columns, root_key, sts};
 
 /// How often keys that `sightglass keys` made or revoked are taken over.
 const KEY_REFRESH: Duration = Duration::from_millis(500);
@@ -138,6 +138,9 @@ async fn firehose(
         ports: firehose::ports::Ports {
             http: Arc::new(webhook),
             domains: Arc::new(config.domains.clone()),
+            converter: columns::converter(&config.sql),
+            schemas: Arc::new(config.schemas.clone()),
+            functions: Arc::new(config.functions.clone()),
             ..firehose::ports::Ports::default()
         },
         settings: config.firehose,

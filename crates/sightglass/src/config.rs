@@ -16,6 +16,7 @@ use video_streams::archive::ClipLimits;
 use video_streams::playback::PlaybackSettings;
 
 use crate::cli::{LogFormat, ServeArgs};
+use crate::columns::{FunctionUrls, SchemaTable, SqlSettings, Tables};
 use crate::webhook::Address;
 
 /// Where the server listens unless told otherwise.
@@ -67,6 +68,12 @@ pub struct Config {
     pub firehose: firehose::Settings,
     /// The vision worker and its models.
     pub vision: VisionSettings,
+    /// The program that converts to columns.
+    pub sql: SqlSettings,
+    /// Tables by the names that Glue has for them.
+    pub schemas: Tables,
+    /// Where functions are called, by their ARNs.
+    pub functions: FunctionUrls,
     /// Where the messages of topics go, by the topics' ARNs.
     pub topics: BTreeMap<String, Address>,
     /// Where search engines are, by the ARNs of their domains or the URLs of their endpoints.
@@ -128,6 +135,10 @@ struct File {
     data_streams: DataStreamsTable,
     firehose: FirehoseTable,
     vision: VisionSettings,
+    sql: SqlSettings,
+    schemas: BTreeMap<String, SchemaTable>,
+    functions: BTreeMap<String, String>,
+    function_timeout_seconds: Option<u64>,
     topics: BTreeMap<String, String>,
     domains: BTreeMap<String, DomainTable>,
     webhook_ca: Option<PathBuf>,
@@ -295,6 +306,9 @@ impl Config {
             },
             firehose: file.firehose.settings()?,
             vision: file.vision,
+            sql: file.sql,
+            schemas: Tables::new(file.schemas).map_err(|why| ConfigError::Value { key: "schemas", why })?,
+            functions: functions(file.functions, file.function_timeout_seconds)?,
             topics: topics(&file.topics)?,
             domains: file
                 .domains
@@ -352,6 +366,14 @@ fn read(path: &Path) -> Result<File, ConfigError> {
         path: name,
         source: Box::new(source),
     })
+}
+
+fn functions(named: BTreeMap<String, String>, seconds: Option<u64>) -> Result<FunctionUrls, ConfigError> {
+    let wrong = |key| move |why| ConfigError::Value { key, why };
+    if seconds.is_some_and(|seconds| !(1..=900).contains(&seconds)) {
+        return Err(wrong("function_timeout_seconds")("must be 1 to 900".to_owned()));
+    }
+    FunctionUrls::new(named, seconds.map(Duration::from_secs)).map_err(wrong("functions"))
 }
 
 fn topics(named: &BTreeMap<String, String>) -> Result<BTreeMap<String, Address>, ConfigError> {
@@ -438,6 +460,9 @@ mod tests {
                 "[topics]\n\"arn:aws:sns:us-west-2:000000000000:door\" = \"localhost\"",
                 "localhost",
             ),
+            ("[functions]\nshout = \"http://localhost\"", "shout"),
+            ("function_timeout_seconds = 0", "function_timeout_seconds"),
+            ("[schemas.\"d.e\"]\ncolumns = []", "no columns"),
             ("get_media_connections = 0", "get_media_connections"),
             ("[clip]\nat_once = 0", "clip.at_once"),
             ("[firehose]\nmemory_bytes = 1000", "firehose.memory_bytes"),

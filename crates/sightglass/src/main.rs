@@ -3,6 +3,7 @@
 
 mod archives;
 mod cli;
+mod columns;
 mod commands;
 mod compose;
 mod config;

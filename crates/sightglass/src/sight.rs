@@ -31,7 +31,10 @@ pub enum Sight {
 impl Sight {
     /// Looks for worker and models as settings.md says.
     pub fn start(settings: &VisionSettings, metrics: &Metrics, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        let mut config = VisionConfig::new(worker(settings), models(settings));
+        let mut config = VisionConfig::new(
+            program(settings.worker.as_ref(), "SIGHTGLASS_WORKER", WORKER),
+            models(settings),
+        );
         if let Some(most) = settings.max_workers {
             config.max_workers = most.max(1);
         }
@@ -54,18 +57,17 @@ impl Sight {
     }
 }
 
-fn worker(settings: &VisionSettings) -> PathBuf {
-    let given = settings
-        .worker
-        .clone()
-        .or_else(|| std::env::var_os("SIGHTGLASS_WORKER").map(PathBuf::from));
+/// A worker program: the one that is configured, the one that the environment names, the one beside this program, or the
+/// one on PATH.
+pub fn program(given: Option<&PathBuf>, variable: &str, name: &str) -> PathBuf {
+    let given = given.cloned().or_else(|| std::env::var_os(variable).map(PathBuf::from));
     given.unwrap_or_else(|| {
         let beside = std::env::current_exe()
             .ok()
-            .and_then(|exe| Some(exe.parent()?.join(WORKER)));
+            .and_then(|exe| Some(exe.parent()?.join(name)));
         let on_path = std::env::var_os("PATH").and_then(|path| {
             std::env::split_paths(&path)
-                .map(|folder| folder.join(WORKER))
+                .map(|folder| folder.join(name))
                 .find(|file| file.is_file())
         });
         beside
@@ -73,7 +75,7 @@ fn worker(settings: &VisionSettings) -> PathBuf {
             .filter(|file| file.is_file())
             .or(on_path)
             .or(beside)
-            .unwrap_or_else(|| PathBuf::from(WORKER))
+            .unwrap_or_else(|| PathBuf::from(name))
     })
 }
 

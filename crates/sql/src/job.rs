@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 
 use crate::hive::HiveType;
+use crate::joda::TimestampPattern;
 use crate::limits::COLUMNS_MAX;
 
 /// A column.
@@ -136,7 +137,11 @@ pub fn check(job: &Job) -> Result<(), Unsupported> {
             )));
         }
     }
-    if let Input::Hive { .. } = job.input {
+    if let Input::Hive { timestamp_formats } = &job.input {
+        for format in timestamp_formats {
+            let parsed = format.parse::<TimestampPattern>();
+            parsed.map_err(|error| Unsupported(error.to_string()))?;
+        }
         let dotted = job.columns.iter().find(|column| column.name.contains('.'));
         if let Some(column) = dotted {
             return Err(Unsupported(format!(

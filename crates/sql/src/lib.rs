@@ -4,6 +4,7 @@
 
 pub mod hive;
 pub mod job;
+pub mod joda;
 pub mod limits;
 mod pool;
 mod process;

@@ -10,7 +10,6 @@ pub mod encode;
 pub mod engine;
 pub mod halve;
 pub mod image;
-pub mod lockdown;
 pub mod measure;
 pub mod serve;
 pub mod session;
@@ -18,6 +17,9 @@ pub mod stills;
 pub mod track;
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Memory for data: two 40-megapixel pictures with their copies, 16 video decoders, models and engine.
+pub const MEMORY_MAX: u64 = 3 * 1024 * 1024 * 1024;
 
 /// Whether a read would return at once.
 #[allow(unsafe_code)]

@@ -10,7 +10,7 @@ use vision::protocol::{FromWorker, VERSION};
 use vision_worker::analyse::Analyser;
 use vision_worker::engine::Engine;
 use vision_worker::serve::serve;
-use vision_worker::{codec, lockdown};
+use vision_worker::{MEMORY_MAX, codec};
 
 fn main() {
     let Some(models) = std::env::args_os().nth(1) else {
@@ -30,10 +30,10 @@ fn work(models: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let (mut input, mut output) = streams()?;
     let models = models.canonicalize()?;
     codec::silence();
-    let files = lockdown::restrict_files(&models)?;
+    let files = lockdown::restrict_files(&[models.as_path()])?;
     let manifest = Manifest::read(&models)?;
     let mut analyser = Analyser::new(Engine::load(&models, &manifest)?);
-    let rest = lockdown::close()?;
+    let rest = lockdown::close(MEMORY_MAX)?;
     let mut ready = Vec::new();
     FromWorker::Ready {
         version: VERSION,

@@ -205,6 +205,7 @@ impl Job {
             let ready = |record: Record| Ready {
                 data: record.data,
                 arrival: record.arrival,
+                sequence: Some((record.source.sequence, 0)),
                 ..Ready::default()
             };
             return Ok(Processed {
@@ -406,6 +407,7 @@ fn as_it_came(record: &Record) -> Ready {
     Ready {
         data: record.data.clone(),
         arrival: record.arrival,
+        sequence: Some((record.source.sequence, 0)),
         ..Ready::default()
     }
 }

@@ -208,12 +208,10 @@ impl Target {
             _ => None,
         };
         let given = description.file_extension.as_deref().filter(|e| !e.is_empty());
+        let pipeline = Pipeline::new(description.processing_configuration.as_ref(), about, ports)?;
+        pipeline.provides(&prefix)?;
         Ok(Target {
-            steps: Steps::Pipeline(Pipeline::new(
-                description.processing_configuration.as_ref(),
-                about,
-                ports,
-            )?),
+            steps: Steps::Pipeline(pipeline),
             buffering: s3::buffering(&description.buffering_hints),
             error_bucket: bucket_of(&description.bucket_arn),
             errors: ErrorNames::Prefixed(error_prefix),
@@ -407,7 +405,7 @@ fn beyond_partitions(record: Ready) -> Failed {
         ),
         attempts: 1,
         kind: ErrorOutputType::Processing,
-        sequence: None,
+        sequence: record.sequence.map(|(sequence, _)| sequence),
         more: Vec::new(),
     }
 }

@@ -1,9 +1,10 @@
-//! The locks that close before the first hostile byte is read (invariant 7). After them the process can compute, read its
-//! standard input, write its standard output and error, and end; it can open nothing, connect to nothing, and start nothing.
+//! The locks that a worker process closes before it reads the first hostile byte (invariant 7). After them the process can
+//! compute, read its standard input, write its standard output and error, and end; it can open nothing, connect to nothing,
+//! and start nothing, not even a thread. It knows nothing of what the worker does.
 //!
 //! The order matters. Landlock covers only the calling thread and its children, so it comes first, with read access to the
-//! libraries and models; then everything is loaded; then privileges are dropped and seccomp closes the rest. The inference
-//! engine runs on this one thread. A locked process cannot even exit in the ordinary way: it leaves by `_exit`.
+//! system's libraries and what else the worker loads; then everything is loaded; then privileges are dropped and seccomp
+//! closes the rest. A locked process cannot even exit in the ordinary way: it leaves by `_exit`.
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -17,13 +18,10 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-/// Memory for data: two 40-megapixel pictures with their copies, 16 video decoders, models and engine.
-const MEMORY_MAX: u64 = 3 * 1024 * 1024 * 1024;
-
 /// User and group that own nothing on Debian: nobody, nogroup.
 const NOBODY: u32 = 65_534;
 
-/// What the dynamic loader and the engine's processor detection read.
+/// What the dynamic loader and libraries that look at the processor read.
 const READABLE: [&str; 8] = [
     "/lib",
     "/lib64",
@@ -44,11 +42,11 @@ fn failed(what: &str, error: impl std::fmt::Display) -> LockdownError {
     LockdownError(format!("{what}: {error}"))
 }
 
-/// Landlock: the models and the system's libraries may be read, and nothing else. Returns what holds, in words: a kernel
+/// Landlock: these files and the system's libraries may be read, and nothing else. Returns what holds, in words: a kernel
 /// without Landlock (before 5.13, or switched off) leaves that to seccomp, which forbids every `open`.
-pub fn restrict_files(models: &Path) -> Result<&'static str, LockdownError> {
+pub fn restrict_files(readable: &[&Path]) -> Result<&'static str, LockdownError> {
     let abi = ABI::V5;
-    let readable = READABLE.iter().map(Path::new).chain([models]);
+    let readable = READABLE.iter().map(Path::new).chain(readable.iter().copied());
     let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(abi))
@@ -64,9 +62,9 @@ pub fn restrict_files(models: &Path) -> Result<&'static str, LockdownError> {
     })
 }
 
-/// Limits, privileges and system calls. Returns what holds, in words.
-pub fn close() -> Result<String, LockdownError> {
-    limit_resources()?;
+/// Limits, privileges and system calls; `memory_bytes_max` is for data. Returns what holds, in words.
+pub fn close(memory_bytes_max: u64) -> Result<String, LockdownError> {
+    limit_resources(memory_bytes_max)?;
     let user = drop_privileges()?;
     // SAFETY: plain prctl calls without pointers. The worker dies with its parent; it must not be traced or dumped.
     unsafe {
@@ -78,9 +76,9 @@ pub fn close() -> Result<String, LockdownError> {
     Ok(format!("{user}, no new privileges, seccomp"))
 }
 
-fn limit_resources() -> Result<(), LockdownError> {
+fn limit_resources(memory_bytes_max: u64) -> Result<(), LockdownError> {
     for (resource, limit) in [
-        (libc::RLIMIT_DATA, MEMORY_MAX),
+        (libc::RLIMIT_DATA, memory_bytes_max),
         (libc::RLIMIT_CORE, 0),
         (libc::RLIMIT_FSIZE, 0),
         (libc::RLIMIT_NOFILE, 16),

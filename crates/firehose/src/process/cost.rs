@@ -1,0 +1,422 @@
+//! What a query may cost at most, worked out from its text: how many results it gives, and how many bytes they have
+//! together, as `c·n^d` for a record of `n` bytes. Every construct either has a bound here or is refused.
+//!
+//! Bounds are generous and need not be tight: a query that takes fields apart and formats them is linear. What is nested in
+//! a pipe is bounded by `f(a) + f(b) <= f(a + b)`, which holds for every exponent from one on.
+
+use jaq_core::load::lex::StrPart;
+use jaq_core::load::parse::{BinaryOp, Term};
+use jaq_core::ops::Math;
+use jaq_core::path::{Opt, Part};
+
+use crate::limits::QUERY_DEPTH_MAX;
+
+/// `c·n^d`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Bound {
+    c: f64,
+    d: f64,
+}
+
+/// What a query may cost at most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cost {
+    /// Results.
+    count: Bound,
+    /// Bytes of all results; at least their count.
+    total: Bound,
+}
+
+/// A construct without a bound, in words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unbounded(String);
+
+const ONE: Bound = Bound { c: 1.0, d: 0.0 };
+const LINEAR: Bound = Bound { c: 1.0, d: 1.0 };
+
+impl Bound {
+    fn of(c: f64, d: f64) -> Self {
+        Bound { c, d }
+    }
+
+    fn plus(self, other: Bound) -> Bound {
+        Bound::of(self.c + other.c, self.d.max(other.d))
+    }
+
+    fn times(self, other: Bound) -> Bound {
+        Bound::of(self.c * other.c, self.d + other.d)
+    }
+
+    fn larger(self, other: Bound) -> Bound {
+        Bound::of(self.c.max(other.c), self.d.max(other.d))
+    }
+
+    fn at(self, n: f64) -> f64 {
+        self.c * n.powf(self.d)
+    }
+}
+
+impl Cost {
+    /// Whether a record of so many bytes stays within a bound.
+    pub fn fits(&self, record: usize, most: f64) -> bool {
+        let n = record.max(1) as f64;
+        self.total.at(n) <= most && self.count.at(n) <= most
+    }
+
+    fn single(total: Bound) -> Cost {
+        Cost { count: ONE, total }
+    }
+
+    fn or(self, other: Cost) -> Cost {
+        Cost {
+            count: self.count.plus(other.count),
+            total: self.total.plus(other.total),
+        }
+    }
+
+    /// The results of one or those of the other.
+    fn either(self, other: Cost) -> Cost {
+        Cost {
+            count: self.count.larger(other.count),
+            total: self.total.larger(other.total),
+        }
+    }
+
+    /// Every result of one with every result of the other, put together.
+    fn with(self, other: Cost) -> Cost {
+        Cost {
+            count: self.count.times(other.count),
+            total: self.total.times(other.count).plus(other.total.times(self.count)),
+        }
+    }
+
+    /// `other` of every result of this.
+    fn then(self, other: Cost) -> Cost {
+        Cost {
+            count: self.spread(other.count),
+            total: self.spread(other.total),
+        }
+    }
+
+    fn spread(self, of: Bound) -> Bound {
+        match of.d < 1.0 {
+            // The same for every result.
+            true => self.count.times(of),
+            // The sum over the results is no more than that of all of them at once.
+            false => Bound::of(of.c * self.total.c.powf(of.d), self.total.d * of.d),
+        }
+    }
+
+    /// The results as one.
+    fn gathered(self) -> Cost {
+        Cost::single(self.total.plus(ONE))
+    }
+
+    fn scaled(self, by: f64) -> Cost {
+        Cost {
+            count: self.count,
+            total: Bound::of(self.total.c * by, self.total.d),
+        }
+    }
+}
+
+/// `.`
+const SAME: Cost = Cost {
+    count: ONE,
+    total: LINEAR,
+};
+
+/// `.[]`
+const EACH: Cost = Cost {
+    count: LINEAR,
+    total: LINEAR,
+};
+
+/// A number, a boolean, or nothing.
+const SMALL: Cost = Cost {
+    count: ONE,
+    total: Bound { c: 32.0, d: 0.0 },
+};
+
+/// The bound of a query.
+pub fn of(term: &Term<&str>) -> Result<Cost, Unbounded> {
+    term_cost(term, 0)
+}
+
+fn refuse<T>(what: &str) -> Result<T, Unbounded> {
+    Err(Unbounded(format!(
+        "{what} cannot be carried out by this server, because it has no bound in time and memory"
+    )))
+}
+
+fn term_cost(term: &Term<&str>, depth: usize) -> Result<Cost, Unbounded> {
+    if depth > QUERY_DEPTH_MAX {
+        return Err(Unbounded(format!("it is nested more than {QUERY_DEPTH_MAX} deep")));
+    }
+    let inner = |term: &Term<&str>| term_cost(term, depth + 1);
+    match term {
+        Term::Id => Ok(SAME),
+        // Each value once for each level above it.
+        Term::Recurse => Ok(Cost {
+            count: LINEAR,
+            total: Bound::of(crate::limits::JSON_DEPTH_MAX as f64, 1.0),
+        }),
+        Term::Num(text) => Ok(Cost::single(Bound::of(text.len() as f64 + 1.0, 0.0))),
+        Term::Str(format, parts) => string_cost(*format, parts, depth),
+        Term::Arr(None) => Ok(SMALL),
+        Term::Arr(Some(items)) => Ok(inner(items)?.gathered()),
+        Term::Obj(entries) => object_cost(entries, depth),
+        Term::Neg(of) => inner(of),
+        Term::BinOp(left, op, right) => binary_cost(left, op, right, depth),
+        Term::TryCatch(tried, caught) => {
+            let tried = inner(tried)?;
+            match caught {
+                None => Ok(tried),
+                // What is caught may hold what was tried, written out.
+                Some(caught) => Ok(tried.or(SAME.scaled(8.0).or(tried.scaled(8.0)).then(inner(caught)?))),
+            }
+        }
+        Term::IfThenElse(branches, otherwise) => {
+            let mut conditions = Cost::single(ONE);
+            let mut results = match otherwise {
+                Some(otherwise) => inner(otherwise)?,
+                None => SAME,
+            };
+            for (condition, result) in branches {
+                conditions = conditions.with(inner(condition)?);
+                results = results.either(inner(result)?);
+            }
+            Ok(conditions.with(results))
+        }
+        Term::Call(name, arguments) => call_cost(name, arguments, depth),
+        Term::Path(of, path) => path_cost(inner(of)?, &path.0, depth),
+        Term::Var(name) => refuse(&format!("the variable {name}")),
+        Term::Def(..) => refuse("a definition (def)"),
+        Term::Fold(name, ..) => refuse(name),
+        Term::Label(..) | Term::Break(_) => refuse("a label"),
+    }
+}
+
+fn string_cost(format: Option<&str>, parts: &[StrPart<&str, Term<&str>>], depth: usize) -> Result<Cost, Unbounded> {
+    let mut cost = Cost::single(ONE);
+    for part in parts {
+        cost = cost.with(match part {
+            StrPart::Str(text) => Cost::single(Bound::of(text.len() as f64, 0.0)),
+            StrPart::Term(term) => term_cost(term, depth + 1)?.scaled(8.0),
+            StrPart::Char(_) => Cost::single(Bound::of(4.0, 0.0)),
+        });
+    }
+    match format {
+        None => Ok(cost),
+        Some(name) => Ok(cost.then(call_cost(name, &[], depth + 1)?)),
+    }
+}
+
+fn object_cost(entries: &[(Term<&str>, Option<Term<&str>>)], depth: usize) -> Result<Cost, Unbounded> {
+    let mut cost = Cost::single(ONE);
+    for (key, value) in entries {
+        let key_cost = match (key, value) {
+            // `{a}` is `{a: .a}`.
+            (key, None) => term_cost(key, depth + 1)?.with(SAME),
+            (key, Some(value)) => term_cost(key, depth + 1)?.with(term_cost(value, depth + 1)?),
+        };
+        cost = cost.with(key_cost);
+    }
+    Ok(cost)
+}
+
+fn binary_cost(left: &Term<&str>, op: &BinaryOp<&str>, right: &Term<&str>, depth: usize) -> Result<Cost, Unbounded> {
+    let (a, b) = (term_cost(left, depth + 1)?, term_cost(right, depth + 1)?);
+    match op {
+        BinaryOp::Pipe(None) => Ok(a.then(b)),
+        BinaryOp::Pipe(Some(_)) => refuse("a variable (as)"),
+        BinaryOp::Comma => Ok(a.or(b)),
+        BinaryOp::Alt => Ok(a.either(b)),
+        BinaryOp::Or | BinaryOp::And | BinaryOp::Cmp(_) => Ok(Cost {
+            count: a.count.times(b.count),
+            total: a.with(b).total,
+        }),
+        // A text times a number is that text so many times over.
+        BinaryOp::Math(Math::Mul) => match (literal(left), literal(right)) {
+            (Some(factor), _) | (_, Some(factor)) => Ok(a.with(b).scaled(factor.abs().max(1.0))),
+            (None, None) => refuse("a product of two values of the record"),
+        },
+        BinaryOp::Math(_) => Ok(a.with(b)),
+        BinaryOp::Assign | BinaryOp::Update | BinaryOp::UpdateMath(_) | BinaryOp::UpdateAlt => refuse("an assignment"),
+    }
+}
+
+fn literal(term: &Term<&str>) -> Option<f64> {
+    match term {
+        Term::Num(text) => text.parse().ok(),
+        Term::Neg(of) => literal(of),
+        _ => None,
+    }
+}
+
+fn path_cost(mut cost: Cost, path: &[(Part<Term<&str>>, Opt)], depth: usize) -> Result<Cost, Unbounded> {
+    for (part, _) in path {
+        match part {
+            Part::Index(index) => cost = cost.with(indexed(index, depth)?),
+            Part::Range(None, None) => cost = cost.then(EACH),
+            Part::Range(from, to) => {
+                for end in [from, to].into_iter().flatten() {
+                    cost = cost.with(indexed(end, depth)?);
+                }
+            }
+        }
+    }
+    Ok(cost)
+}
+
+/// An index is worked out of the record and not of what it is looked up in; what is found is no larger than that.
+fn indexed(term: &Term<&str>, depth: usize) -> Result<Cost, Unbounded> {
+    term_cost(term, depth + 1)
+}
+
+/// What the functions cost of which a bound is known. What they make may be larger than what they get, by a factor.
+fn call_cost(name: &str, arguments: &[Term<&str>], depth: usize) -> Result<Cost, Unbounded> {
+    let unknown = || refuse(&format!("the function {name}/{}", arguments.len()));
+    let inner = |term: &Term<&str>| term_cost(term, depth + 1);
+    let linear = |factor: f64| Ok(SAME.scaled(factor));
+    let square = || Ok(Cost::single(Bound::of(1.0, 2.0)));
+    match arguments {
+        [] => match name {
+            "empty" | "true" | "false" | "null" | "not" | "length" | "utf8bytelength" | "type" | "floor" | "ceil"
+            | "round" | "fabs" | "abs" | "sqrt" | "isnan" | "isinfinite" | "isnormal" | "any" | "all" | "now"
+            | "mktime" | "infinite" | "nan" => Ok(SMALL),
+            "error" | "tonumber" | "toboolean" | "ascii_downcase" | "ascii_upcase" | "ascii" | "trim" | "ltrim"
+            | "rtrim" | "values" | "nulls" | "booleans" | "numbers" | "strings" | "arrays" | "objects"
+            | "iterables" | "scalars" | "first" | "last" | "reverse" | "sort" | "unique" | "min" | "max" | "keys"
+            | "keys_unsorted" | "implode" => linear(1.0),
+            "todate" | "fromdate" | "todateiso8601" | "fromdateiso8601" | "gmtime" => Ok(SMALL),
+            "to_entries" => linear(4.0),
+            "tostring" | "tojson" | "@text" | "@json" | "@html" | "@uri" | "@sh" | "@base64" | "@base64d" | "@csv"
+            | "@tsv" => linear(8.0),
+            "fromjson" | "explode" => linear(16.0),
+            "add" | "from_entries" | "flatten" => square(),
+            _ => unknown(),
+        },
+        [one] => {
+            let one_cost = inner(one)?;
+            match name {
+                "has" | "startswith" | "endswith" | "test" | "contains" | "inside" | "index" | "rindex" => {
+                    Ok(SMALL.with(one_cost))
+                }
+                "ltrimstr" | "rtrimstr" | "split" | "error" => Ok(SAME.with(one_cost)),
+                "strftime" | "strptime" => Ok(SMALL.with(one_cost.scaled(16.0))),
+                "join" => Ok(Cost {
+                    count: one_cost.count,
+                    total: LINEAR.plus(LINEAR.times(one_cost.total)),
+                }),
+                "match" | "capture" | "scan" => Ok(EACH.scaled(32.0).with(one_cost)),
+                "select" => Ok(Cost {
+                    count: one_cost.count,
+                    total: SAME.total.times(one_cost.count),
+                }),
+                "map" => Ok(EACH.then(one_cost).gathered()),
+                "any" | "all" => Ok(Cost {
+                    count: ONE,
+                    total: EACH.then(one_cost).total,
+                }),
+                "sort_by" | "group_by" | "unique_by" | "min_by" | "max_by" => {
+                    Ok(SAME.with(EACH.then(one_cost).gathered()))
+                }
+                "first" | "last" => Ok(Cost::single(one_cost.total)),
+                _ => unknown(),
+            }
+        }
+        [pattern, by] if matches!(name, "sub" | "gsub") => {
+            let (pattern, by) = (inner(pattern)?, inner(by)?);
+            // Each match, with its groups, is handed to the replacement.
+            Ok(pattern.with(SAME.or(EACH.scaled(32.0).then(by)).gathered()))
+        }
+        _ => unknown(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jaq_core::load::{lex, parse};
+
+    use super::*;
+
+    fn bound(query: &str) -> Result<Cost, Unbounded> {
+        let tokens = lex::Lexer::new(query).lex().unwrap();
+        of(&parse::Parser::new(&tokens).parse(|parser| parser.term()).unwrap())
+    }
+
+    #[test]
+    fn taking_fields_apart_is_linear_and_nesting_is_not() {
+        for (query, degree) in [
+            (".", 1.0),
+            (".a.b[0]", 1.0),
+            (".a[]", 1.0),
+            ("{a: .a, b: .b|tostring}", 1.0),
+            ("[.[]|.a]", 1.0),
+            ("map(select(.a == 1))", 1.0),
+            ("\"x\\(.a)y\\(.b)\"", 1.0),
+            ("[.[] + .[]]", 2.0),
+            ("{a: .[], b: .[]}", 2.0),
+            ("{a: .[], b: .[], c: .[]}", 3.0),
+        ] {
+            assert_eq!(bound(query).unwrap().total.d, degree, "{query}");
+        }
+    }
+
+    #[test]
+    fn doubling_doubles_the_bound_each_time() {
+        let cost = bound(".+.|.+.|.+.").unwrap();
+        assert_eq!(cost.total, Bound::of(8.0, 1.0));
+        assert!(cost.fits(1000, 8000.0) && !cost.fits(1001, 8000.0));
+    }
+
+    #[test]
+    fn what_a_query_makes_is_within_its_bound() {
+        for query in [
+            ".",
+            ".a",
+            ".[]",
+            "[.[]|tostring]",
+            "to_entries",
+            "{a: .a, b: .a}",
+            "tojson|tojson",
+            "@base64",
+            "[..]",
+            "[.a,.a]|map([.,.])",
+            ".a+.a",
+            "keys",
+            "\"\\(.)\\(.)\"",
+        ] {
+            let Ok(cost) = bound(query) else { continue };
+            for n in [1_usize, 10, 1000] {
+                let record = serde_json::json!({ "a": "\"x".repeat(n), "b": vec![1; n] }).to_string();
+                let arena = jaq_core::load::Arena::default();
+                let file = jaq_core::load::File { code: query, path: () };
+                let definitions = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs());
+                let Ok(modules) = jaq_core::load::Loader::new(definitions).load(&arena, file) else {
+                    panic!("{query}");
+                };
+                let functions = jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs());
+                let filter = jaq_core::Compiler::default()
+                    .with_funs(functions)
+                    .compile(modules)
+                    .unwrap();
+                let value = jaq_json::read::parse_single(record.as_bytes()).unwrap();
+                let context =
+                    jaq_core::Ctx::<jaq_core::data::JustLut<jaq_json::Val>>::new(&filter.lut, jaq_core::Vars::new([]));
+                let made: usize = filter
+                    .id
+                    .run((context, value))
+                    .map(|out| jaq_core::unwrap_valr(out).map_or(0, |value| value.to_string().len()))
+                    .sum();
+                assert!(
+                    made as f64 <= cost.total.at(record.len() as f64) + 64.0,
+                    "{query}: {made} of {}",
+                    record.len()
+                );
+            }
+        }
+    }
+}
