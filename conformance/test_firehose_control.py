@@ -57,8 +57,9 @@ def test_the_old_destination_and_everything_that_was_said_is_told_back(firehose,
     after = firehose.describe_delivery_stream(DeliveryStreamName=name, ExclusiveStartDestinationId="destinationId-000000000001")
     assert after["DeliveryStreamDescription"]["Destinations"] == []
     backup = s3(S3BackupMode="Enabled", S3BackupConfiguration=s3(Prefix="raw/"), FileExtension=".json", CustomTimeZone="Asia/Tokyo")
-    firehose.create_delivery_stream(DeliveryStreamName=f"{name}-2", ExtendedS3DestinationConfiguration=backup)
-    extended = describe(firehose, f"{name}-2")["Destinations"][0]["ExtendedS3DestinationDescription"]
+    other = f"{name[-50:]}-2"
+    firehose.create_delivery_stream(DeliveryStreamName=other, ExtendedS3DestinationConfiguration=backup)
+    extended = describe(firehose, other)["Destinations"][0]["ExtendedS3DestinationDescription"]
     assert extended["S3BackupMode"] == "Enabled" and extended["S3BackupDescription"]["Prefix"] == "raw/"
     assert extended["S3BackupDescription"]["BufferingHints"]["SizeInMBs"] == 5 and extended["FileExtension"] == ".json"
 

@@ -204,7 +204,8 @@ class Producer(threading.Thread):
 def test_a_server_that_is_killed_in_mid_buffer_delivers_every_acknowledged_record_once(own_server, name):
     world = World(own_server, name)
     source = world.source(shards=2)
-    world.create(destination(world.bucket, seconds=1, Prefix="direct/"), name=f"{name}-direct")
+    direct_name = f"direct-{name[-50:]}"
+    world.create(destination(world.bucket, seconds=1, Prefix="direct/"), name=direct_name)
     world.create(destination(world.bucket, seconds=1, Prefix="stream/", CompressionFormat="GZIP"), **source)
     acknowledged = collections.defaultdict(list)
     for round_number in range(ROUNDS):
@@ -212,7 +213,7 @@ def test_a_server_that_is_killed_in_mid_buffer_delivers_every_acknowledged_recor
         firehose, kinesis = world.firehose, world.kinesis
 
         def direct(texts):
-            firehose.put_record_batch(DeliveryStreamName=f"{name}-direct", Records=[{"Data": f"{text}\n".encode()} for text in texts])
+            firehose.put_record_batch(DeliveryStreamName=direct_name, Records=[{"Data": f"{text}\n".encode()} for text in texts])
 
         def stream(texts):
             records = [{"Data": f"{text}\n".encode(), "PartitionKey": text} for text in texts]
