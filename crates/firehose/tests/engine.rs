@@ -112,6 +112,21 @@ async fn a_buffer_goes_when_it_is_full_or_old_and_its_object_is_named_as_aws_nam
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_comes_while_nothing_is_left_to_read_is_read_at_once() {
+    let world = World::new().await;
+    world.source.open_shard(0, &[]);
+    world.source.open_shard(1, &[]);
+    let (engine, _) = world.process(&Steps::never(), 1, json!({}));
+    for (number, shard) in [(1, 0), (2, 1), (3, 0), (4, 0)] {
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        world.source.put(shard, &number.to_string());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(world.lines("b").await.len(), number);
+    }
+    engine.stop(common::ID).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn shards_are_read_after_their_parents_and_closed_ones_to_their_end() {
     let world = World::new().await;
     world.source.open_shard(0, &[]);
