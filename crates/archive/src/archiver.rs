@@ -251,6 +251,7 @@ impl Archiver {
             Some(place) => place,
             none => {
                 let opened = self.open(range).await?;
+                self.source.archived(opened.list_from()).await?;
                 on(Event::Begins(
                     opened.position,
                     range.to.or((!range.follow).then_some(started)),

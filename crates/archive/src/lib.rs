@@ -27,5 +27,5 @@ pub use archiver::{ArchiveError, Archiver, Event, Range, Summary};
 pub use name::Folder;
 pub use s3::{S3Config, S3Store};
 pub use settings::{Archive, Cut, Destination, Format, Settings};
-pub use source::{ClientSource, Source};
+pub use source::{ClientSource, Source, Tell};
 pub use store::{Store, StoreError};

@@ -18,6 +18,9 @@ use crate::limits::READ_AHEAD_BYTES;
 /// The tag of a stream by which an archive says how far it has come, for the retention that waits for it.
 pub const ARCHIVED_UNTIL_TAG: &str = "sightglass:archived-until";
 
+/// The tag of a stream whose retention waits for its archive.
+pub const ARCHIVE_HOLD_TAG: &str = "sightglass:archive-hold";
+
 /// A stream that is archived.
 #[async_trait]
 pub trait Source: Send + Sync + 'static {
@@ -49,8 +52,20 @@ pub struct ClientSource {
     stream: StreamName,
     /// Clients at the endpoints for listing and for reading, and until when they are used.
     at: Mutex<Option<(Client, Client, Duration)>>,
-    /// What the stream was told last; `None` where it is not told.
-    told: Option<Mutex<Timestamp>>,
+    tell: Tell,
+    /// What the stream was told last.
+    told: Mutex<Timestamp>,
+}
+
+/// What a stream is told of its archive, for which the key needs the right to TagStream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tell {
+    /// Nothing.
+    Nothing,
+    /// How far it is ([`ARCHIVED_UNTIL_TAG`]).
+    Position,
+    /// That, and that retention has to wait for it ([`ARCHIVE_HOLD_TAG`]).
+    Hold,
 }
 
 /// How long a stream's endpoints are used before they are asked for again. Ours.
@@ -60,16 +75,15 @@ const ENDPOINTS_FOR: Duration = Duration::from_secs(60);
 const TELL_EVERY_MS: i64 = 60_000;
 
 impl ClientSource {
-    /// The stream of that name. With `hold` the stream is told how far the archive has come
-    /// ([`ARCHIVED_UNTIL_TAG`]), for which the key needs the right to TagStream.
+    /// The stream of that name.
     #[must_use]
-    pub fn new(client: Client, stream: StreamName, hold: bool) -> Self {
-        let told = hold.then(|| Mutex::new(Timestamp::from_millis(0)));
+    pub fn new(client: Client, stream: StreamName, tell: Tell) -> Self {
         ClientSource {
             client,
             stream,
             at: Mutex::new(None),
-            told,
+            tell,
+            told: Mutex::new(Timestamp::from_millis(i64::MIN)),
         }
     }
 
@@ -143,13 +157,18 @@ impl Source for ClientSource {
     }
 
     async fn archived(&self, until: Timestamp) -> Result<(), ReaderError> {
-        let Some(told) = &self.told else { return Ok(()) };
-        let mut told = told.lock().await;
+        if self.tell == Tell::Nothing {
+            return Ok(());
+        }
+        let mut told = self.told.lock().await;
         if until.millis_since(*told) >= TELL_EVERY_MS {
+            let mut tags = json!({ ARCHIVED_UNTIL_TAG: wire::time::to_iso8601(until) });
+            if let (Tell::Hold, Some(tags)) = (self.tell, tags.as_object_mut()) {
+                tags.insert(ARCHIVE_HOLD_TAG.to_owned(), json!("true"));
+            }
             let mut input = self.input();
             if let Some(members) = input.as_object_mut() {
-                let until = wire::time::to_iso8601(until);
-                members.insert("Tags".to_owned(), json!({ ARCHIVED_UNTIL_TAG: until }));
+                members.insert("Tags".to_owned(), tags);
             }
             self.client.call(Service::KinesisVideo, "TagStream", &input).await?;
             *told = until;

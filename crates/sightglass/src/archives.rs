@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use archive::{Archive, ArchiveError, Archiver, ClientSource, Cut, Event, Range, S3Config, S3Store};
+use archive::{Archive, ArchiveError, Archiver, ClientSource, Cut, Event, Range, S3Config, S3Store, Tell};
 use auth::{KeyStore, Sts};
 use base::metrics::{IntCounterVec, IntGaugeVec, MetricError, Metrics};
 use base::{Clock, Timestamp};
@@ -210,7 +210,7 @@ impl Archives {
         let mut config = ClientConfig::new(self.endpoint.parse()?, name.region.clone(), credentials);
         config.timeout = TIMEOUT;
         let client = Client::new(config, Arc::clone(&self.clock))?.staying();
-        let source = ClientSource::new(client, StreamName::Arn(stream.to_string()), true);
+        let source = ClientSource::new(client, StreamName::Arn(stream.to_string()), Tell::Position);
         let settle = match archive.settings.cut {
             Cut::Every(every) => every.min(Range::default().settle),
             Cut::Event { gap, .. } => gap.min(Range::default().settle),

@@ -323,8 +323,8 @@ pub struct ArchiveArgs {
     /// With --follow: how long an object waits after its time for what is still arriving.
     #[arg(long, default_value = "30s", value_name = "DURATION")]
     pub settle: String,
-    /// Tell the streams how far the archive is, so that retention waits for it (the tag sightglass:archive-hold = true).
-    #[arg(long)]
+    /// Let the streams' retention wait for the archive: sets their tags sightglass:archive-hold and sightglass:archived-until.
+    #[arg(long, conflicts_with = "from")]
     pub hold: bool,
     /// Read each object back and compare it.
     #[arg(long)]

@@ -9,7 +9,7 @@ use archive::settings::parse_duration;
 use archive::verify::{Report, verify};
 use archive::{
     ArchiveError, Archiver, ClientSource, Destination, Event, Folder, Range, S3Config, S3Store, Settings, Store,
-    Summary,
+    Summary, Tell,
 };
 use base::{Clock, Timestamp};
 use client::StreamName;
@@ -42,9 +42,10 @@ pub fn run(args: &ArchiveArgs) -> Result<ExitCode, Failure> {
             return verify_all(&streams, &destination, &*store, &range, &shown).await;
         }
         let turns = Arc::new(Semaphore::new(args.at_once.max(1)));
+        let tell = if args.hold { Tell::Hold } else { Tell::Nothing };
         let each = streams.iter().map(|stream| {
             let (client, store, turns) = (client.clone(), Arc::clone(&store), Arc::clone(&turns));
-            let source = ClientSource::new(client, StreamName::Name(stream.clone()), args.hold);
+            let source = ClientSource::new(client, StreamName::Name(stream.clone()), tell);
             let archiver = Archiver::new(Arc::new(source), store, stream, &destination.prefix, settings, turns);
             archive_one(stream, archiver, &range, &shown)
         });
