@@ -473,6 +473,20 @@ impl KeyStore {
         Ok(made)
     }
 
+    /// Who signs with a permanent key, not proven, and the secret to prove it with: for a signature that is found only in
+    /// the body (S3's forms).
+    pub fn unproven(&self, id: &str, region: Region) -> Result<(Caller, Secret), AuthError> {
+        let identity = self.resolve(id, None, self.clock.now())?;
+        let caller = Caller {
+            account: identity.account,
+            region,
+            access_key_id: id.into(),
+            principal_arn: identity.principal,
+            authorizer: identity.grant,
+        };
+        Ok((caller, identity.secret))
+    }
+
     /// Who the key id, with its session token if any, stands for at this moment.
     pub(crate) fn resolve(&self, id: &str, token: Option<&str>, now: Timestamp) -> Result<Identity, AuthError> {
         let Some(token) = token else {

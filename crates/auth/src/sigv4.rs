@@ -390,6 +390,12 @@ impl Claim {
         &self.access_key_id
     }
 
+    /// The caller, not proven, and the secret to prove it with: for a verifier of forms of signatures that
+    /// [`Self::verify`] does not know (S3's, of bodies in signed chunks).
+    pub fn unproven(&self) -> (&Caller, &Secret) {
+        (&self.caller, &self.secret)
+    }
+
     /// True when the client declared that it did not sign the body, so that [`PayloadHash::Sha256`] would be refused.
     pub fn declares_unsigned_payload(&self) -> bool {
         self.declared.as_deref() == Some(UNSIGNED)

@@ -44,6 +44,13 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
 
     /// Bytes that can still be written by this process.
     fn free_bytes(&self) -> io::Result<u64>;
+
+    /// The folder of that name in this directory, made if missing; its name is durable when this returns. An error of kind
+    /// `Unsupported` where there are none.
+    fn folder(&self, name: &str) -> io::Result<Arc<dyn Disk>> {
+        let _ = name;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// An open file.
@@ -131,14 +138,19 @@ impl SystemDisk {
     }
 
     fn descriptor(&self, name: &str, flags: OFlags) -> io::Result<File> {
-        let legal = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
-        if !legal {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file name"));
-        }
+        check_plain(name)?;
         let flags = flags | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let fd = rustix::fs::openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR)?;
         Ok(File::from(fd))
     }
+}
+
+fn check_plain(name: &str) -> io::Result<()> {
+    let legal = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
+    if !legal {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file name"));
+    }
+    Ok(())
 }
 
 impl Disk for SystemDisk {
@@ -182,6 +194,11 @@ impl Disk for SystemDisk {
     fn free_bytes(&self) -> io::Result<u64> {
         let stat = rustix::fs::fstatvfs(&self.directory)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn folder(&self, name: &str) -> io::Result<Arc<dyn Disk>> {
+        check_plain(name)?;
+        Ok(Arc::new(SystemDisk::open(&self.path.join(name))?))
     }
 }
 
@@ -295,9 +312,17 @@ mod tests {
         assert_eq!(disk.open("b").unwrap().len().unwrap(), 10);
         disk.remove("b").unwrap();
         assert!(disk.open("b").is_err());
+        disk.folder("f").unwrap().create("b").unwrap();
+        assert_eq!(disk.folder("f").unwrap().list().unwrap(), ["b"]);
+        assert!(disk.list().unwrap().is_empty(), "a folder is no file");
         assert!(disk.free_bytes().unwrap() > 0);
         for bad in ["", ".", "..", "x/y", "/etc/passwd"] {
             assert_eq!(disk.open(bad).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{bad}");
+            assert_eq!(
+                disk.folder(bad).unwrap_err().kind(),
+                io::ErrorKind::InvalidInput,
+                "{bad}"
+            );
         }
     }
 }

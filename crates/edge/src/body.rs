@@ -224,6 +224,11 @@ impl Flow {
         tokio::task::yield_now().await;
     }
 
+    /// Whether the service has asked for the body: a client that waits for `100 Continue` sends it from then on.
+    pub(crate) fn was_asked(&self) -> bool {
+        self.0.lock().asked
+    }
+
     /// Takes the body back from a service that did not want it, and throws it away.
     pub(crate) fn discard(self) {
         if let Some(incoming) = self.0.lock().incoming.take() {

@@ -4,6 +4,7 @@
 //! what exists (invariant 9); the body is read only as far as its operation allows; a body that flows (PutMedia) is
 //! handed on only after the signature was checked, and its client gets `100 Continue` only after the service agreed.
 
+mod mounted;
 mod players;
 
 use std::panic::AssertUnwindSafe;
@@ -29,6 +30,7 @@ use crate::convoy::{Seat, Seated};
 use crate::exchange::{EdgeMetrics, Exchange};
 use crate::lane::Lane;
 use crate::limits::{DRAIN_STREAM_GRACE, Limits, UNKNOWN_BODY_BYTES_MAX};
+use crate::mount::Mount;
 use crate::pages::{Page, Pages};
 use crate::server::{EdgeConfig, EdgeParts};
 use crate::socket::CloseWatch;
@@ -74,6 +76,7 @@ pub(crate) struct Dispatch {
     trusted_proxies: Vec<TrustedProxy>,
     buffered: Arc<Semaphore>,
     draining: CancellationToken,
+    mounts: Vec<Arc<dyn Mount>>,
 }
 
 /// A request whose key and scope are known, and perhaps its operation.
@@ -158,6 +161,7 @@ impl Dispatch {
             public_host,
             trusted_proxies: config.trusted_proxies,
             draining,
+            mounts: parts.mounts,
         }
     }
 
@@ -173,6 +177,9 @@ impl Dispatch {
             &parts.method,
             parts.uri.path(),
         );
+        if let Some(mount) = self.mount_of(&parts) {
+            return self.mounted(mount, connection, parts, incoming, exchange).await;
+        }
         let from_here = is_from_here(&connection.arrival, &parts.headers);
         if let Some(page) = self.pages.page(&parts.method, parts.uri.path(), from_here) {
             discard(incoming);

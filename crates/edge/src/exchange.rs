@@ -130,6 +130,11 @@ impl Exchange {
         self.error = Some(error.to_string().into());
     }
 
+    /// [`Self::error`] in words.
+    pub(crate) fn error_text(&mut self, error: String) {
+        self.error = Some(error.into());
+    }
+
     /// The answer's head is ready.
     pub(crate) fn head(&mut self, status: u16) {
         self.status = status;

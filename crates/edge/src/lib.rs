@@ -14,6 +14,7 @@ mod convoy;
 mod dispatch;
 mod exchange;
 mod lane;
+mod mount;
 mod pages;
 mod server;
 mod socket;
@@ -21,6 +22,7 @@ mod tls;
 
 pub use base_url::{InvalidNetwork, TrustedProxy};
 pub use limits::Limits;
+pub use mount::{Mount, MountAnswer, MountBody, MountFuture, MountRequest};
 pub use pages::{HealthCheck, HealthSource};
 pub use server::{Drained, EdgeConfig, EdgeParts, Running, Server, StartError};
 pub use tls::{HttpVersion, TlsError, TlsPem};

@@ -33,6 +33,7 @@ use crate::limits::{
     H2_CONNECTION_WINDOW_BYTES, H2_STREAM_WINDOW_BYTES, H2_STREAMS_MAX, HEAD_BYTES_MAX, HEADERS_MAX, KEEPALIVE_AFTER,
     Limits,
 };
+use crate::mount::Mount;
 use crate::pages::HealthSource;
 use crate::socket::{CloseWatch, Socket};
 use crate::tls::{HttpVersion, TlsError, TlsPem, acceptor};
@@ -89,6 +90,8 @@ pub struct EdgeParts {
     pub clock: Arc<dyn Clock>,
     /// What `GET /health` shows.
     pub health: HealthSource,
+    /// Protocols of their own on the same port; the first that claims a request gets it.
+    pub mounts: Vec<Arc<dyn Mount>>,
 }
 
 /// Why a server did not start.

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use md5::{Digest, Md5};
 use parking_lot::Mutex;
 
-use crate::limits::{KEY_BYTES_MAX, LIST_MAX};
+use crate::digest::hex;
+use crate::limits::LIST_MAX;
+use crate::names::check_key;
 use crate::{Bucket, Buckets, ByteRange, ObjectError, ObjectInfo, ObjectPage, ObjectStream, PutOptions, Upload};
 
 type Objects = BTreeMap<String, (ObjectInfo, Bytes)>;
@@ -59,16 +61,6 @@ struct MemoryBucket {
     objects: Arc<Mutex<Objects>>,
 }
 
-fn check_key(key: &str) -> Result<(), ObjectError> {
-    if key.is_empty() || key.len() > KEY_BYTES_MAX {
-        return Err(ObjectError::Invalid(format!(
-            "a key of {} bytes; 1 to {KEY_BYTES_MAX} are taken",
-            key.len()
-        )));
-    }
-    Ok(())
-}
-
 fn put(
     objects: &Mutex<Objects>,
     clock: &dyn Clock,
@@ -83,7 +75,7 @@ fn put(
     let info = ObjectInfo {
         key: key.to_owned(),
         size: body.len() as u64,
-        etag: Md5::digest(&body).iter().map(|byte| format!("{byte:02x}")).collect(),
+        etag: hex(&Md5::digest(&body)),
         modified: clock.now(),
         content_type: options.content_type,
         content_encoding: options.content_encoding,

@@ -14,7 +14,10 @@ use faces::FaceStore;
 use firehose::Firehose;
 use firehose::channels::Channels;
 use kcl_tables::{ClientMetrics, KclTables};
+use objects::local::Store;
+use objects::{Buckets, Everywhere, ExternalBucket};
 use rekognition::Rekognition;
+use s3::S3;
 use storage::datadir::DataDir;
 use storage::{Catalog, KeyRows, LogOptions, LogStore, MemoryMediaStore, MemoryOptions, SqliteOptions};
 use tokio::task::{AbortHandle, JoinSet};
@@ -57,6 +60,10 @@ struct Ground {
     log: LogStore,
     keys: Arc<KeyStore>,
     ring: Arc<KeyRing>,
+    /// The buckets of the data directory.
+    store: Store,
+    /// Those and the ones that the configuration says lie elsewhere: what other rooms are given.
+    buckets: Arc<dyn Buckets>,
 }
 
 /// Opens everything and starts to listen.
@@ -141,6 +148,7 @@ async fn firehose(
             converter: columns::converter(&config.sql),
             schemas: Arc::new(config.schemas.clone()),
             functions: Arc::new(config.functions.clone()),
+            buckets: ground.buckets.clone(),
             ..firehose::ports::Ports::default()
         },
         settings: config.firehose,
@@ -180,7 +188,19 @@ async fn lay(config: &Config, data: &DataDir, clock: Arc<dyn Clock>) -> Result<G
     };
     let log = LogStore::open(data.log_disk()?, clock.clone(), options, &metrics)?;
     report(&log);
+    let store = Store::new(objects::local::Parts {
+        catalog: catalog.clone(),
+        disk: data.objects_disk()?,
+        clock: clock.clone(),
+        permit: Arc::new(data.objects_permit()),
+        on_fatal: Arc::new(|error| give_up(error)),
+    });
+    let elsewhere = config.buckets.iter();
+    let elsewhere = elsewhere.map(|(key, place)| Ok((key.clone(), ExternalBucket::new(&key.1, place)?)));
+    let elsewhere = elsewhere.collect::<Result<_, Failure>>()?;
     Ok(Ground {
+        buckets: Arc::new(Everywhere::new(store.clone(), elsewhere)),
+        store,
         clock,
         metrics,
         catalog,
@@ -261,6 +281,7 @@ fn background(ground: &Ground, video: &VideoStreams, records: &Arc<DataStreams>)
     tasks.spawn(async move { video.run_retention().await });
     let records = records.clone();
     tasks.spawn(records.run());
+    tasks.spawn(ground.store.clone().run());
     let keys = ground.keys.clone();
     tasks.spawn(async move {
         let mut ticks = tokio::time::interval(KEY_REFRESH);
@@ -282,6 +303,7 @@ async fn listen(
 ) -> Result<Running, Failure> {
     let skew_ms = i64::try_from(config.clock_skew_seconds)?.saturating_mul(1000);
     let authenticator = Authenticator::new(ground.keys.clone(), ground.clock.clone()).with_skew_ms(skew_ms);
+    let authenticator = Arc::new(authenticator);
     let mut edge = EdgeConfig::new(config.listen);
     edge.public_url.clone_from(&config.public_url);
     edge.trusted_proxies = config
@@ -299,12 +321,32 @@ async fn listen(
     };
     let parts = EdgeParts {
         registry: Arc::new(registry),
-        authenticator: Arc::new(authenticator),
+        authenticator: authenticator.clone(),
         metrics: ground.metrics.clone(),
         clock: ground.clock.clone(),
         health: Arc::new(move || health(&sight)),
+        mounts: vec![Arc::new(s3(config, ground, authenticator)?)],
     };
     Ok(Server::start(edge, parts).await?)
+}
+
+fn s3(config: &Config, ground: &Ground, authenticator: Arc<Authenticator>) -> Result<S3, Failure> {
+    let parts = s3::Parts {
+        store: ground.store.clone(),
+        elsewhere: config
+            .buckets
+            .iter()
+            .map(|(key, place)| (key.clone(), format!("{} as {}", place.endpoint, place.bucket)))
+            .collect(),
+    };
+    let host = config.public_url.as_deref().and_then(|url| url.split_once("://"));
+    let host = host.and_then(|(_, rest)| rest.split('/').next());
+    Ok(S3::new(
+        parts,
+        authenticator,
+        host,
+        u32::try_from(config.clock_skew_seconds)?,
+    ))
 }
 
 fn health(sight: &Sight) -> Vec<HealthCheck> {

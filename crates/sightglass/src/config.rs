@@ -11,10 +11,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use edge::HttpVersion;
 use firehose::ports::Domain;
+use objects::External;
 use serde::Deserialize;
 use video_streams::archive::ClipLimits;
 use video_streams::playback::PlaybackSettings;
 
+use crate::buckets::BucketTable;
 use crate::cli::{LogFormat, ServeArgs};
 use crate::columns::{FunctionUrls, SchemaTable, SqlSettings, Tables};
 use crate::webhook::Address;
@@ -80,6 +82,8 @@ pub struct Config {
     pub domains: BTreeMap<String, Domain>,
     /// PEM file of the certificates that `https` addresses of topics, functions and endpoints are trusted by.
     pub webhook_ca: PathBuf,
+    /// Buckets that lie in another S3, by account and name.
+    pub buckets: BTreeMap<(AccountId, String), External>,
     /// No call to such an address takes longer.
     pub webhook_timeout: Option<Duration>,
 }
@@ -142,6 +146,7 @@ struct File {
     topics: BTreeMap<String, String>,
     domains: BTreeMap<String, DomainTable>,
     webhook_ca: Option<PathBuf>,
+    buckets: BTreeMap<String, BucketTable>,
     webhook_timeout_seconds: Option<u64>,
 }
 
@@ -316,6 +321,7 @@ impl Config {
                 .map(|(name, table)| table.domain(&name))
                 .collect::<Result<_, _>>()?,
             webhook_ca: file.webhook_ca.unwrap_or_else(|| PathBuf::from(SYSTEM_CERTIFICATES)),
+            buckets: crate::buckets::named(file.buckets, account(file.account.as_deref())?)?,
             webhook_timeout: file.webhook_timeout_seconds.map(Duration::from_secs),
         };
         config.checked()

@@ -6,9 +6,12 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::LogFormat;
 
+/// Without `RUST_LOG`. What `s3s` says of requests that were refused stands in the access log.
+const DEFAULT: &str = "info,s3s=off";
+
 /// Starts logging. `RUST_LOG` chooses what is shown; `info` without it.
 pub fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

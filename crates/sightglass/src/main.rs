@@ -2,6 +2,7 @@
 //! any service.
 
 mod archives;
+mod buckets;
 mod cli;
 mod columns;
 mod commands;

@@ -9,6 +9,7 @@
 //! | `faces.db` | collections and face vectors; `faces.db-reserve` likewise |
 //! | `log/` | the segment log of media and records |
 //! | `index.db` | the index of fragments that is not in memory; may be removed, the next start builds it from the log |
+//! | `objects/` | the bytes of objects in buckets, in 256 folders; `objects/hold` is locked while a backup copies them |
 //! | `keyring` | master keys, mode 0600 |
 //! | `root-key` | the root key made at first start, mode 0600 |
 
@@ -38,6 +39,8 @@ pub(crate) const CATALOG_FILE: &str = "catalog.db";
 pub(crate) const FACES_FILE: &str = "faces.db";
 pub(crate) const INDEX_FILE: &str = "index.db";
 pub(crate) const LOG_FOLDER: &str = "log";
+pub(crate) const OBJECTS_FOLDER: &str = "objects";
+pub(crate) const HOLD_FILE: &str = "hold";
 pub(crate) const KEYRING_FILE: &str = "keyring";
 pub(crate) const ROOT_KEY_FILE: &str = "root-key";
 /// Present in a backup and not in a data directory.
@@ -236,6 +239,25 @@ impl DataDir {
         Ok(crate::best_disk(SystemDisk::open(&folder).map_err(io_at(&folder))?))
     }
 
+    /// The folder of objects as a disk, made if missing.
+    pub fn objects_disk(&self) -> Result<Arc<dyn Disk>, DataDirError> {
+        let folder = self.path.join(OBJECTS_FOLDER);
+        Ok(Arc::new(SystemDisk::open(&folder).map_err(io_at(&folder))?))
+    }
+
+    /// A permission to remove files of objects, held while that is done; `None` while a backup needs them all.
+    pub fn objects_permit(&self) -> impl Fn() -> io::Result<Option<Box<dyn Send>>> + Send + Sync + use<> {
+        let file = self.path.join(OBJECTS_FOLDER).join(HOLD_FILE);
+        move || {
+            let lock = open_lock(&file)?;
+            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) {
+                Ok(()) => Ok(Some(Box::new(lock))),
+                Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        }
+    }
+
     /// Where the index of fragments is.
     pub fn index_home(&self) -> IndexHome {
         IndexHome::file(&self.path.join(INDEX_FILE))
@@ -308,6 +330,22 @@ pub fn holder(path: &Path) -> Result<Option<Holder>, DataDirError> {
     }
 }
 
+fn open_lock(file: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    Ok(rustix::fs::open(file, flags, Mode::RUSR | Mode::WUSR)?)
+}
+
+/// While this lives, no server removes a file of an object; `None` where there are no objects.
+pub(crate) fn hold_objects(path: &Path) -> io::Result<Option<OwnedFd>> {
+    let folder = path.join(OBJECTS_FOLDER);
+    if !folder.is_dir() {
+        return Ok(None);
+    }
+    let lock = open_lock(&folder.join(HOLD_FILE))?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
+    Ok(Some(lock))
+}
+
 fn read_holder(disk: &dyn Disk) -> Option<Holder> {
     let text = read_small(disk, LOCK_FILE, SMALL_BYTES_MAX).ok()??;
     serde_json::from_slice(&text).ok()
@@ -317,8 +355,7 @@ fn read_holder(disk: &dyn Disk) -> Option<Holder> {
 fn take_lock(path: &Path, disk: &dyn Disk, clock: &dyn Clock) -> Result<OwnedFd, DataDirError> {
     let file = path.join(LOCK_FILE);
     let fail = io_at(&file);
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let lock = rustix::fs::open(&file, flags, Mode::RUSR | Mode::WUSR).map_err(|e| fail(e.into()))?;
+    let lock = open_lock(&file).map_err(&fail)?;
     match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {

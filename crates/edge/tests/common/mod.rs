@@ -263,6 +263,7 @@ pub async fn try_serve(config: EdgeConfig) -> Result<TestServer, edge::StartErro
                 detail: String::new(),
             }]
         }),
+        mounts: Vec::new(),
     };
     Ok(TestServer {
         running: Server::start(config, parts).await?,

@@ -10,10 +10,10 @@ use sha2::{Digest, Sha256};
 
 use super::{BackupError, io_at};
 use crate::Finding;
-use crate::datadir::{self, LOCK_FILE, LOG_FOLDER, MANIFEST_FILE};
+use crate::datadir::{self, HOLD_FILE, LOCK_FILE, LOG_FOLDER, MANIFEST_FILE, OBJECTS_FOLDER};
 
-/// Largest list that is read. Ours: 100,000 segments.
-pub(super) const BYTES_MAX: usize = 32 << 20;
+/// Largest list that is read. Ours: a million files.
+pub(super) const BYTES_MAX: usize = 256 << 20;
 /// Bytes read at a time.
 const STEP: usize = 1 << 20;
 
@@ -45,7 +45,7 @@ impl Manifest {
 /// One file of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEntry {
-    /// Its name, with `log/` before it if it lies there.
+    /// Its name, with `log/` or `objects/..` before it if it lies there.
     pub name: String,
     /// Its length.
     pub bytes: u64,
@@ -53,20 +53,71 @@ pub struct FileEntry {
     pub sha256: String,
 }
 
+/// The folders that an entry of a list may name: the log, and those of the objects, two hex digits each.
+fn is_folder(name: &str) -> bool {
+    let objects = name
+        .strip_prefix(OBJECTS_FOLDER)
+        .and_then(|rest| rest.strip_prefix('/'));
+    name == LOG_FOLDER || objects.is_some_and(|two| two.len() == 2 && two.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
 /// A folder of the backup and a plain name in it. Nothing in a list can lead out of the directory.
 fn place<'a>(root: &Path, name: &'a str) -> Result<(Arc<dyn Disk>, &'a str), BackupError> {
-    let (folder, plain) = match name.strip_prefix("log/") {
-        Some(plain) => (root.join(LOG_FOLDER), plain),
-        None => (root.to_owned(), name),
+    let Some((folder, plain)) = name.rsplit_once('/') else {
+        return Ok((Arc::new(SystemDisk::open(root).map_err(io_at(root))?), name));
     };
-    let disk = SystemDisk::open(&folder).map_err(io_at(&folder))?;
-    Ok((Arc::new(disk), plain))
+    if !is_folder(folder) {
+        return Err(BackupError::Damaged {
+            file: name.to_owned(),
+            why: "it lies in a folder that is none of a data directory".to_owned(),
+        });
+    }
+    let mut disk: Arc<dyn Disk> = Arc::new(SystemDisk::open(root).map_err(io_at(root))?);
+    for one in folder.split('/') {
+        disk = disk.folder(one).map_err(io_at(name))?;
+    }
+    Ok((disk, plain))
+}
+
+/// The names of the files of objects that are whole, with their folders.
+fn object_files(root: &Path) -> Result<Vec<String>, BackupError> {
+    let (folder, mut out) = (root.join(OBJECTS_FOLDER), Vec::new());
+    if !folder.is_dir() {
+        return Ok(out);
+    }
+    for two in datadir::names(&folder)? {
+        let below = format!("{OBJECTS_FOLDER}/{two}");
+        if two == HOLD_FILE || !is_folder(&below) {
+            continue;
+        }
+        let names = datadir::names(&folder.join(&two))?;
+        // What is still being written has a dot in its name, and no row names it.
+        out.extend(
+            names
+                .into_iter()
+                .filter(|name| !name.contains('.'))
+                .map(|name| format!("{below}/{name}")),
+        );
+    }
+    Ok(out)
+}
+
+/// Copies the files of all objects. They never change, and none is removed meanwhile.
+pub(super) fn copy_objects(from: &Path, to: &Path) -> Result<(), BackupError> {
+    for name in object_files(from)? {
+        let (source, plain) = place(from, &name)?;
+        let (target, _) = place(to, &name)?;
+        let source = source.open(plain).map_err(io_at(&name))?;
+        let target = target.create(plain).map_err(io_at(&name))?;
+        copy_backwards(&*source, &*target).map_err(io_at(&name))?;
+    }
+    Ok(())
 }
 
 /// Lists and hashes everything in a directory that is to be part of a backup.
 pub(super) fn list(root: &Path) -> Result<Vec<FileEntry>, BackupError> {
     let mut names: Vec<String> = datadir::names(root)?;
-    names.retain(|name| ![LOCK_FILE, MANIFEST_FILE, LOG_FOLDER, "lost+found"].contains(&name.as_str()));
+    names.retain(|name| ![LOCK_FILE, MANIFEST_FILE, LOG_FOLDER, OBJECTS_FOLDER, "lost+found"].contains(&name.as_str()));
     let folder = root.join(LOG_FOLDER);
     if folder.exists() {
         names.extend(
@@ -75,6 +126,7 @@ pub(super) fn list(root: &Path) -> Result<Vec<FileEntry>, BackupError> {
                 .map(|name| format!("{LOG_FOLDER}/{name}")),
         );
     }
+    names.extend(object_files(root)?);
     names.sort();
     let entry = |name: String| {
         let (disk, plain) = place(root, &name)?;

@@ -85,6 +85,8 @@ pub fn backup(from: &Path, to: &Path, clock: &Arc<dyn Clock>) -> Result<Manifest
     let source = DataDir::peek(from)?;
     let target = empty_target(to)?;
     let started = clock.now();
+    // From here on files that the copied catalog names stay, until they are copied too.
+    let hold = datadir::hold_objects(from).map_err(io_at(from))?;
     let (mut attempts, mut damage_before) = (0, None);
     let damaged = loop {
         attempts += 1;
@@ -106,7 +108,8 @@ pub fn backup(from: &Path, to: &Path, clock: &Arc<dyn Clock>) -> Result<Manifest
         }
         damage_before = Some(damaged);
     };
-    drop(source);
+    manifest::copy_objects(from, to)?;
+    drop((source, hold));
     let manifest = Manifest {
         format: FORMAT,
         program: env!("CARGO_PKG_VERSION").to_owned(),
