@@ -1,5 +1,5 @@
-//! What is archived how, and where to: `s3://bucket/prefix?every=1h&format=mkv`, as the stream's tag and the command line
-//! have it.
+//! What is archived how, and where to: `s3://bucket/prefix every=1h format=mkv`, as the stream's tag has it, and in the words
+//! of the command line.
 
 use std::fmt;
 use std::str::FromStr;
@@ -128,7 +128,7 @@ impl FromStr for Destination {
             !matches!(segment, "" | "." | "..")
                 && segment
                     .chars()
-                    .all(|c| c.is_alphanumeric() || "!-_.'()=+@,:;$ ".contains(c))
+                    .all(|c| c.is_alphanumeric() || "!-_.'()=+@,:;$".contains(c))
         };
         if prefix.len() > PREFIX_BYTES_MAX || !(prefix.is_empty() || segments().all(plain)) {
             return invalid(format!(
@@ -207,9 +207,10 @@ impl FromStr for Archive {
     type Err = InvalidArchive;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (destination, query) = text.split_once('?').unwrap_or((text, ""));
+        // The values of tags have neither ? nor &, so that spaces do as well.
+        let (destination, query) = text.split_once(['?', ' ']).unwrap_or((text, ""));
         let (mut format, mut by, mut every, mut gap) = (None, None, None, None);
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        for pair in query.split(['&', ' ']).filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let place = match key {
                 "format" => &mut format,
@@ -237,8 +238,8 @@ mod tests {
 
     #[test]
     fn a_tag_says_where_to_and_how() {
-        let archive: Archive = "s3://films/site 1/a?every=15m&format=mp4".parse().unwrap();
-        assert_eq!(archive.destination.to_string(), "s3://films/site 1/a/");
+        let archive: Archive = "s3://films/site-1/a every=15m format=mp4".parse().unwrap();
+        assert_eq!(archive.destination.to_string(), "s3://films/site-1/a/");
         assert_eq!(archive.settings.cut, Cut::Every(Duration::from_secs(900)));
         assert_eq!(archive.settings.format, Format::Mp4);
         let plain: Archive = "s3://films".parse().unwrap();

@@ -78,7 +78,7 @@ impl StreamRecord {
     }
 }
 
-/// Where and how the server archives the stream: `s3://bucket/prefix?every=1h&format=mkv`.
+/// Where and how the server archives the stream: `s3://bucket/prefix every=1h format=mkv`.
 pub const ARCHIVE_TAG: &str = "sightglass:archive";
 
 /// `true`: retention waits for the archive; `false`: it does not. Without it, it waits where the server archives.
