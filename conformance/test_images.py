@@ -242,3 +242,27 @@ def test_image_generation_is_configured_and_needs_a_bucket(server, name):
     assert kvs.describe_image_generation_configuration(StreamName=name)["ImageGenerationConfiguration"] == wanted
     kvs.update_image_generation_configuration(StreamName=name)
     assert "ImageGenerationConfiguration" not in kvs.describe_image_generation_configuration(StreamName=name)
+
+
+@needs_worker
+def test_images_of_a_tagged_fragment_appear_in_the_bucket(server, name):
+    kvs, s3, bucket = server.client("kinesisvideo"), server.client("s3"), "generated-images"
+    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": harness.REGION})
+    make_stream(server, name)
+    wanted = {"Status": "ENABLED", "ImageSelectorType": "PRODUCER_TIMESTAMP", "SamplingInterval": 500, "Format": "JPEG", "WidthPixels": 160,
+              "HeightPixels": 90, "DestinationConfig": {"Uri": f"s3://{bucket}/doors", "DestinationRegion": harness.REGION}}
+    kvs.update_image_generation_configuration(StreamName=name, ImageGenerationConfiguration=wanted)
+    film = ffmpeg("-f", "lavfi", "-i", "testsrc2=size=320x180:rate=10:duration=1", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-f", "matroska",
+                  "-live", "1", "-")
+    tags = [("AWS_KINESISVIDEO_IMAGE_GENERATION", ""), ("AWS_KINESISVIDEO_IMAGE_PREFIX", "alarm"), ("Door", "front")]
+    film += b"".join(mkv.tag(*tag) for tag in tags) + mkv.tag(mkv.END_OF_FRAGMENT)
+    assert len(persisted(put(server, name, film, timecodes="RELATIVE", start=f"{START:.3f}"))) == 1
+    rows = harness.eventually(lambda: (found := s3.list_objects_v2(Bucket=bucket).get("Contents", [])) and len(found) == 2 and found, within=30)
+    keys = sorted(row["Key"] for row in rows)
+    for key, offset_ms in zip(keys, (0, 500)):
+        # As AWS names them: ImagePrefix_AccountID_StreamName_ImageTimecode_RandomID.extension
+        assert key.startswith(f"doors/alarm_000000000000_{name}_{int(START * 1000) + offset_ms}_") and key.endswith(".jpg"), key
+        image = s3.get_object(Bucket=bucket, Key=key)
+        assert image["ContentType"] == "image/jpeg" and image["Metadata"] == {"door": "front"}
+        [picture] = pixels(image["Body"].read(), (160, 90))
+        assert len(set(picture)) > 20, "a picture, not a blank"

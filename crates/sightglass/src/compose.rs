@@ -25,6 +25,7 @@ use video_streams::VideoStreams;
 use video_streams::ports::Ports;
 
 use crate::archives::{self, Archives};
+use crate::bucket_images::BucketImages;
 use crate::commands::Failure;
 use crate::config::{Config, SYSTEM_CERTIFICATES};
 use crate::sight::Sight;
@@ -253,7 +254,7 @@ async fn video(config: &Config, ground: &Ground, sight: Arc<Sight>, webhook: Web
             stills: sight,
             topics: Arc::new(TopicMap::new(config.topics.clone(), webhook, ground.clock.clone())),
             archive_rule: archives::rule,
-            ..Ports::default()
+            image_sink: Arc::new(BucketImages(ground.buckets.clone())),
         },
     };
     Ok(VideoStreams::open(on).await?)

@@ -2,6 +2,7 @@
 //! any service.
 
 mod archives;
+mod bucket_images;
 mod buckets;
 mod cli;
 mod columns;

@@ -1,5 +1,5 @@
 //! What this service needs of the world beside storage, as small traits: a decoder for still images, a place for generated
-//! images, topics for notifications. The composition implements them (workers, HTTP, later S3); tests use fakes.
+//! images, topics for notifications. The composition implements them (workers, HTTP, S3); tests use fakes.
 //!
 //! Every port has an absent form, so that a server without it says in plain words what is missing.
 
