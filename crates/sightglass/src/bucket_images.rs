@@ -10,12 +10,14 @@ use video_streams::ports::{DeliveryError, ImageObject, ImageSink};
 /// The buckets as a place for images.
 pub struct BucketImages(pub Arc<dyn Buckets>);
 
-fn failure(error: ObjectError) -> DeliveryError {
-    match &error {
-        // A bucket may be made, and a right be granted, while an image waits: what never helps is the call itself.
-        ObjectError::Invalid(_) | ObjectError::TooLarge { .. } => DeliveryError::Refused(error.to_string()),
-        ObjectError::NoSuchBucket(_) => DeliveryError::Refused(error.to_string()),
-        _ => DeliveryError::Failed(error.to_string()),
+fn failure(error: &ObjectError) -> DeliveryError {
+    let said = error.to_string();
+    match error {
+        // A right may be granted and a full disk be cleared while an image waits; a bucket that is gone stays so.
+        ObjectError::NoSuchBucket(_) | ObjectError::Invalid(_) | ObjectError::TooLarge { .. } => {
+            DeliveryError::Refused(said)
+        }
+        _ => DeliveryError::Failed(said),
     }
 }
 
@@ -39,7 +41,11 @@ impl ImageSink for BucketImages {
     }
 
     async fn put(&self, object: ImageObject) -> Result<(), DeliveryError> {
-        let bucket = self.0.open(object.account, &object.bucket).await.map_err(failure)?;
+        let bucket = self
+            .0
+            .open(object.account, &object.bucket)
+            .await
+            .map_err(|error| failure(&error))?;
         let options = PutOptions {
             content_type: Some(object.content_type.to_owned()),
             metadata: object
@@ -50,7 +56,7 @@ impl ImageSink for BucketImages {
             ..PutOptions::default()
         };
         let put = bucket.put(&object.key, options, object.content).await;
-        put.map(drop).map_err(failure)
+        put.map(drop).map_err(|error| failure(&error))
     }
 }
 
