@@ -100,7 +100,16 @@ impl Format {
 }
 
 /// The table that Parquet is written by.
-const CONFIGURATION: &str = "[schemas.\"bench.records\"]\nid = \"bigint\"\ncamera = \"string\"\nconfidence = \"double\"\nbox = \"array<double>\"\nnote = \"string\"\n";
+const CONFIGURATION: &str = r#"
+[schemas."bench.records"]
+columns = [
+    { name = "id", type = "bigint" },
+    { name = "camera", type = "string" },
+    { name = "confidence", type = "double" },
+    { name = "box", type = "array<double>" },
+    { name = "note", type = "string" },
+]
+"#;
 
 fn main() -> Result<ExitCode, Failure> {
     let args = Args::parse();
