@@ -330,9 +330,11 @@ def test_an_updated_endpoint_gets_what_comes_next(delivering, receiver, authorit
         firehose.update_destination(DeliveryStreamName=name, CurrentDeliveryStreamVersionId=version, DestinationId=found["DestinationId"],
                                     HttpEndpointDestinationUpdate={"EndpointConfiguration": {"Url": other.url, "AccessKey": "other"}})
         put(firehose, name, b"second")
-        harness.eventually(lambda: other.records() == [b"second"])
-        assert other.requests[0]["headers"]["x-amz-firehose-access-key"] == "other"
+        harness.eventually(lambda: b"second" in other.records())
+        assert {request["headers"]["x-amz-firehose-access-key"] for request in other.requests} == {"other"}
         assert receiver.records() == [b"first"]
+        # The update may come between the answer of the first endpoint and its commit: then it is repeated, under its id.
+        assert all(records == [b"second"] or receiver.taken[id] == records for id, records in other.taken.items())
     finally:
         other.close()
 
@@ -344,7 +346,7 @@ def test_an_updated_endpoint_gets_what_comes_next(delivering, receiver, authorit
     ("HttpEndpoint", {"SecretsManagerConfiguration": {"Enabled": True, "SecretARN": "arn:aws:secretsmanager:us-east-1:000000000000:secret:s"}}),
     ("Splunk", {"HECEndpoint": "http://127.0.0.1:1"}),
     ("Splunk", {"HECToken": ""}),
-    ("Splunk", {"HECAcknowledgmentTimeoutInSeconds": 179}),
+    ("Splunk", {"HECAcknowledgmentTimeoutInSeconds": 601}),
     ("Amazonopensearchservice", {"DomainARN": DOMAIN}),
     ("Amazonopensearchservice", {"IndexName": "Capital"}),
     ("Elasticsearch", {"VpcConfiguration": {"SubnetIds": ["s"], "RoleARN": ROLE, "SecurityGroupIds": ["g"]}}),
@@ -359,7 +361,7 @@ def test_what_cannot_be_configured_is_a_declared_error(delivering, name, kind, c
 
 def test_destinations_that_are_not_there_say_so(delivering, name):
     iceberg = {"RoleARN": ROLE, "CatalogConfiguration": {}, "S3Configuration": backup(name)}
-    redshift = {"RoleARN": ROLE, "ClusterJDBCURL": "jdbc:redshift://host:5439/db", "CopyCommand": {"DataTableName": "t"},
+    redshift = {"RoleARN": ROLE, "ClusterJDBCURL": "jdbc:redshift://cluster.redshift.amazonaws.com:5439/db", "CopyCommand": {"DataTableName": "t"},
                 "S3Configuration": backup(name)}
     snowflake = {"AccountUrl": "account.snowflakecomputing.com", "Database": "d", "Schema": "s", "Table": "t", "RoleARN": ROLE,
                  "S3Configuration": backup(name)}

@@ -204,11 +204,15 @@ fn unsent(to: &Address, error: &hyper_util::client::legacy::Error) -> CallError 
 fn has_cause<E: std::error::Error + 'static>(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(cause) = next {
-        let inside = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if cause.is::<E>() || inside.is_some_and(|inside| inside.is::<E>()) {
+        if cause.is::<E>() {
             return true;
         }
-        next = cause.source();
+        // What an I/O error was made of is not among its sources.
+        let inside = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match inside {
+            Some(inside) => Some(inside),
+            None => cause.source(),
+        };
     }
     false
 }
