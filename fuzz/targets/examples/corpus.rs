@@ -34,6 +34,42 @@ const PUT_MEDIA_HEADERS: [(&str, &str); 9] = [
     ("x-amzn-stream-name", "cam1"),
 ];
 
+/// Target, and its seeds: eight bytes of a time go before a prefix.
+const FIREHOSE: &[(&str, &[&str])] = &[
+    (
+        "firehose_prefix",
+        &[
+            "12345678logs/!{timestamp:yyyy/MM/dd'T'HH}/!{firehose:random-string}/",
+            "12345678c=!{partitionKeyFromQuery:a}/!{partitionKeyFromLambda:a}/!{timestamp:YYYY-'W'ww-e VV XXX}/",
+            "12345678e/!{firehose:error-output-type}/!{timestamp:GGGG QQQ MMMM EEEE d a h:mm:ss.SSS ppD}/",
+        ],
+    ),
+    (
+        "firehose_records",
+        &[
+            "{\"a\":1} {\"a\":\"}{\\\"\",\"b\":[{}],\"c\":\"{\\\"d\\\":1}\"}",
+            "{\"messageType\":\"DATA_MESSAGE\",\"logEvents\":[{\"id\":\"1\",\"message\":\"one\"}]}",
+            "{\"records\":[{\"recordId\":\"1\",\"result\":\"Ok\",\"data\":\"YQ==\",\"metadata\":{\"partitionKeys\":{\"k\":\"v\"}}}]}",
+        ],
+    ),
+    (
+        "firehose_query",
+        &[
+            "{a: .a.b[0], b: (.n|tostring), year: .s[0:4]}",
+            "{a: (.a.b|map(select(. != null))|length), t: (.n|strftime(\"%Y/%m\")), c: \"\\(.n)-\\(.s)\", d: (.x // \"none\")}",
+            "{a: (if .n > 10 then \"big\" else (try (.s|tonumber) catch \"no\") end), b: (.s|split(\"-\")|join(\"/\"))}",
+        ],
+    ),
+    (
+        "sql_messages",
+        &[
+            "struct<a:map<string,array<decimal(10,2)>>,b:varchar(7)>",
+            "yyyy-MM-dd'T'HH:mm:ss.SSSZ|2026-01-31T10:00:00.123+0100",
+            "\u{2}\u{1}\0\0\0\u{2}\0\0\0{}",
+        ],
+    ),
+];
+
 const EXPRESSIONS: [&str; 8] = [
     "attribute_exists(#m.k) AND NOT (a < :a OR begins_with(b, :b))",
     "size(c) BETWEEN :a AND :big AND a IN (:a, :b) OR contains(s, :b)",
@@ -322,6 +358,11 @@ fn main() {
     }
     for (target, operation, body) in BODIES {
         write(target, operation, format!("{operation}\n\n{body}").as_bytes());
+    }
+    for (target, seeds) in FIREHOSE {
+        for (n, seed) in seeds.iter().enumerate() {
+            write(target, &format!("seed-{n}"), seed.as_bytes());
+        }
     }
     for (n, expression) in EXPRESSIONS.iter().enumerate() {
         write("tables", &format!("expression-{n}"), expression.as_bytes());

@@ -14,6 +14,7 @@
 
 pub mod mutate;
 
+mod firehose;
 mod ingest;
 mod log;
 mod mkv;
@@ -22,6 +23,7 @@ mod sigv4;
 mod tables;
 mod wire_bodies;
 
+pub use firehose::{firehose_prefix, firehose_query, firehose_records, sql_messages};
 pub use ingest::ingest_rules;
 pub use log::{MemoryDisk, fill, log_recovery};
 pub use mkv::{mkv_codec, mkv_reader};
@@ -51,6 +53,10 @@ pub const TARGETS: &[Target] = &[
     ("wire_dynamodb", wire_dynamodb),
     ("wire_cloudwatch", wire_cloudwatch),
     ("wire_firehose", wire_firehose),
+    ("firehose_prefix", firehose_prefix),
+    ("firehose_records", firehose_records),
+    ("firehose_query", firehose_query),
+    ("sql_messages", sql_messages),
     ("tables", tables),
     ("log_recovery", log_recovery),
 ];

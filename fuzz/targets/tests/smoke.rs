@@ -97,6 +97,10 @@ targets!(
     wire_dynamodb,
     wire_cloudwatch,
     wire_firehose,
+    firehose_prefix,
+    firehose_records,
+    firehose_query,
+    sql_messages,
     tables,
     log_recovery
 );

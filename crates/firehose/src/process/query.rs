@@ -331,4 +331,28 @@ mod tests {
             );
         }
     }
+
+    /// Vectors of libjq. Keys come in the order of the query here, in any order there.
+    #[test]
+    fn queries_give_what_jq_gives() {
+        let mut compared = 0;
+        for line in include_str!("jq.tsv").lines().filter(|line| !line.starts_with('#')) {
+            let [query, record, wanted] = line.split('\t').collect::<Vec<_>>()[..] else {
+                panic!("not a vector: {line}");
+            };
+            let found = keys_of(query, record);
+            match wanted {
+                "-" => assert!(found.is_err(), "{line}: {found:?}"),
+                wanted => {
+                    let mut wanted: Keys = serde_json::from_str(wanted).unwrap();
+                    let mut found = found.unwrap_or_else(|why| panic!("{line}: {why}"));
+                    wanted.sort();
+                    found.sort();
+                    assert_eq!(found, wanted, "{line}");
+                }
+            }
+            compared += 1;
+        }
+        assert!(compared > 300, "{compared}");
+    }
 }
