@@ -7,6 +7,7 @@
     clippy::panic,
     missing_docs
 )]
+#![allow(clippy::disallowed_methods, reason = "one test damages the files themselves")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
