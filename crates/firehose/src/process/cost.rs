@@ -1,8 +1,9 @@
 //! What a query may cost at most, worked out from its text: how many results it gives, and how many bytes they have
-//! together, as `c·n^d` for a record of `n` bytes. Every construct either has a bound here or is refused.
+//! together, as a polynomial of the record's length. Every construct either has a bound here or is refused.
 //!
-//! Bounds are generous and need not be tight: a query that takes fields apart and formats them is linear. What is nested in
-//! a pipe is bounded by `f(a) + f(b) <= f(a + b)`, which holds for every exponent from one on.
+//! Bounds are generous: a query that takes fields apart and formats them is linear, whatever its factor. What is nested in
+//! a pipe is bounded by `f(a) + f(b) <= f(a + b)`, which holds for every exponent from one on; what is constant is counted
+//! once for each result.
 
 use jaq_core::load::lex::StrPart;
 use jaq_core::load::parse::{BinaryOp, Term};
@@ -11,12 +12,13 @@ use jaq_core::path::{Opt, Part};
 
 use crate::limits::QUERY_DEPTH_MAX;
 
-/// `c·n^d`.
+/// The highest degree that is told apart from "without end".
+const DEGREE_MAX: usize = 7;
+
+/// A polynomial of the record's length: one coefficient for each degree, none below zero. What is of a higher degree than
+/// [`DEGREE_MAX`] is infinite.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Bound {
-    c: f64,
-    d: f64,
-}
+struct Bound([f64; DEGREE_MAX + 1]);
 
 /// What a query may cost at most.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,28 +34,52 @@ pub struct Cost {
 #[error("{0}")]
 pub struct Unbounded(String);
 
-const ONE: Bound = Bound { c: 1.0, d: 0.0 };
-const LINEAR: Bound = Bound { c: 1.0, d: 1.0 };
+const ONE: Bound = Bound::constant(1.0);
+const LINEAR: Bound = Bound([0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
 
 impl Bound {
-    fn of(c: f64, d: f64) -> Self {
-        Bound { c, d }
+    const fn constant(c: f64) -> Bound {
+        Bound([c, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
     }
 
-    fn plus(self, other: Bound) -> Bound {
-        Bound::of(self.c + other.c, self.d.max(other.d))
+    /// The terms that are there: degree and coefficient.
+    fn terms(self) -> impl Iterator<Item = (usize, f64)> {
+        self.0.into_iter().enumerate().filter(|(_, c)| *c > 0.0)
+    }
+
+    fn add(&mut self, degree: usize, c: f64) {
+        match self.0.get_mut(degree) {
+            Some(term) => *term += c,
+            None => self.0 = [f64::INFINITY; DEGREE_MAX + 1],
+        }
+    }
+
+    fn plus(mut self, other: Bound) -> Bound {
+        other.terms().for_each(|(degree, c)| self.add(degree, c));
+        self
     }
 
     fn times(self, other: Bound) -> Bound {
-        Bound::of(self.c * other.c, self.d + other.d)
+        let mut product = Bound::constant(0.0);
+        for (a, c) in self.terms() {
+            other.terms().for_each(|(b, d)| product.add(a + b, c * d));
+        }
+        product
     }
 
-    fn larger(self, other: Bound) -> Bound {
-        Bound::of(self.c.max(other.c), self.d.max(other.d))
+    fn scaled(self, by: f64) -> Bound {
+        Bound::constant(by).times(self)
+    }
+
+    /// No less than either of them.
+    fn larger(mut self, other: Bound) -> Bound {
+        self.0.iter_mut().zip(other.0).for_each(|(c, other)| *c = c.max(other));
+        self
     }
 
     fn at(self, n: f64) -> f64 {
-        self.c * n.powf(self.d)
+        self.terms()
+            .fold(0.0, |sum, (degree, c)| sum + c * n.powf(degree as f64))
     }
 }
 
@@ -99,13 +125,23 @@ impl Cost {
         }
     }
 
+    /// The sum of a bound over the results. A constant counts once for each of them; of any other term the sum over the
+    /// results is no more than that term of all of them at once.
     fn spread(self, of: Bound) -> Bound {
-        match of.d < 1.0 {
-            // The same for every result.
-            true => self.count.times(of),
-            // The sum over the results is no more than that of all of them at once.
-            false => Bound::of(of.c * self.total.c.powf(of.d), self.total.d * of.d),
+        let mut sum = Bound::constant(0.0);
+        let mut power = self.count;
+        let mut reached = 0;
+        for (degree, c) in of.terms() {
+            while reached < degree {
+                power = match reached {
+                    0 => self.total,
+                    _ => power.times(self.total),
+                };
+                reached += 1;
+            }
+            sum = sum.plus(power.scaled(c));
         }
+        sum
     }
 
     /// The results as one.
@@ -116,7 +152,7 @@ impl Cost {
     fn scaled(self, by: f64) -> Cost {
         Cost {
             count: self.count,
-            total: Bound::of(self.total.c * by, self.total.d),
+            total: self.total.scaled(by),
         }
     }
 }
@@ -136,7 +172,7 @@ const EACH: Cost = Cost {
 /// A number, a boolean, or nothing.
 const SMALL: Cost = Cost {
     count: ONE,
-    total: Bound { c: 32.0, d: 0.0 },
+    total: Bound::constant(32.0),
 };
 
 /// The bound of a query.
@@ -160,9 +196,9 @@ fn term_cost(term: &Term<&str>, depth: usize) -> Result<Cost, Unbounded> {
         // Each value once for each level above it.
         Term::Recurse => Ok(Cost {
             count: LINEAR,
-            total: Bound::of(crate::limits::JSON_DEPTH_MAX as f64, 1.0),
+            total: LINEAR.scaled(crate::limits::JSON_DEPTH_MAX as f64),
         }),
-        Term::Num(text) => Ok(Cost::single(Bound::of(text.len() as f64 + 1.0, 0.0))),
+        Term::Num(text) => Ok(Cost::single(Bound::constant(text.len() as f64 + 1.0))),
         Term::Str(format, parts) => string_cost(*format, parts, depth),
         Term::Arr(None) => Ok(SMALL),
         Term::Arr(Some(items)) => Ok(inner(items)?.gathered()),
@@ -202,9 +238,9 @@ fn string_cost(format: Option<&str>, parts: &[StrPart<&str, Term<&str>>], depth:
     let mut cost = Cost::single(ONE);
     for part in parts {
         cost = cost.with(match part {
-            StrPart::Str(text) => Cost::single(Bound::of(text.len() as f64, 0.0)),
+            StrPart::Str(text) => Cost::single(Bound::constant(text.len() as f64)),
             StrPart::Term(term) => term_cost(term, depth + 1)?.scaled(8.0),
-            StrPart::Char(_) => Cost::single(Bound::of(4.0, 0.0)),
+            StrPart::Char(_) => Cost::single(Bound::constant(4.0)),
         });
     }
     match format {
@@ -280,7 +316,6 @@ fn call_cost(name: &str, arguments: &[Term<&str>], depth: usize) -> Result<Cost,
     let unknown = || refuse(&format!("the function {name}/{}", arguments.len()));
     let inner = |term: &Term<&str>| term_cost(term, depth + 1);
     let linear = |factor: f64| Ok(SAME.scaled(factor));
-    let square = || Ok(Cost::single(Bound::of(1.0, 2.0)));
     match arguments {
         [] => match name {
             "empty" | "true" | "false" | "null" | "not" | "length" | "utf8bytelength" | "type" | "floor" | "ceil"
@@ -295,7 +330,9 @@ fn call_cost(name: &str, arguments: &[Term<&str>], depth: usize) -> Result<Cost,
             "tostring" | "tojson" | "@text" | "@json" | "@html" | "@uri" | "@sh" | "@base64" | "@base64d" | "@csv"
             | "@tsv" => linear(8.0),
             "fromjson" | "explode" => linear(16.0),
-            "add" | "from_entries" | "flatten" => square(),
+            // A sum of numbers may be longer than each of them.
+            "add" => Ok(Cost::single(LINEAR.plus(SMALL.total))),
+            "from_entries" | "flatten" => linear(1.0),
             _ => unknown(),
         },
         [one] => {
@@ -310,7 +347,9 @@ fn call_cost(name: &str, arguments: &[Term<&str>], depth: usize) -> Result<Cost,
                     count: one_cost.count,
                     total: LINEAR.plus(LINEAR.times(one_cost.total)),
                 }),
-                "match" | "capture" | "scan" => Ok(EACH.scaled(32.0).with(one_cost)),
+                // The first match alone: these take no flags.
+                "match" | "capture" => Ok(SAME.scaled(32.0).with(one_cost)),
+                "scan" => Ok(EACH.scaled(32.0).with(one_cost)),
                 "select" => Ok(Cost {
                     count: one_cost.count,
                     total: SAME.total.times(one_cost.count),
@@ -350,25 +389,36 @@ mod tests {
     #[test]
     fn taking_fields_apart_is_linear_and_nesting_is_not() {
         for (query, degree) in [
-            (".", 1.0),
-            (".a.b[0]", 1.0),
-            (".a[]", 1.0),
-            ("{a: .a, b: .b|tostring}", 1.0),
-            ("[.[]|.a]", 1.0),
-            ("map(select(.a == 1))", 1.0),
-            ("\"x\\(.a)y\\(.b)\"", 1.0),
-            ("[.[] + .[]]", 2.0),
-            ("{a: .[], b: .[]}", 2.0),
-            ("{a: .[], b: .[], c: .[]}", 3.0),
+            (".", 1),
+            (".a.b[0]", 1),
+            (".a[]", 1),
+            ("{a: .a, b: .b|tostring}", 1),
+            ("[.[]|.a]", 1),
+            ("map(select(.a == 1))", 1),
+            ("\"x\\(.a)y\\(.b)\"", 1),
+            ("[.[] + .[]]", 2),
+            ("{a: .[], b: .[]}", 2),
+            ("{a: .[], b: .[], c: .[]}", 3),
         ] {
-            assert_eq!(bound(query).unwrap().total.d, degree, "{query}");
+            let cost = bound(query).unwrap();
+            assert_eq!(cost.total.terms().last().unwrap().0, degree, "{query}");
         }
+    }
+
+    #[test]
+    fn what_is_constant_beside_what_grows_does_not_grow() {
+        let cost = bound("{a: (.s|startswith(\"x\")), b: (.d|add), c: (.d|length), d: .e}").unwrap();
+        let n = 4096.0;
+        assert!(cost.total.at(n) < 4.0 * n, "{cost:?}");
+        let beyond = ["a: .[]"; DEGREE_MAX + 2].join(", ");
+        assert_eq!(bound(&format!("{{{beyond}}}")).unwrap().total.at(1.0), f64::INFINITY);
+        assert!(!bound(&format!("[{{{beyond}}}]|tojson")).unwrap().fits(1, f64::MAX));
     }
 
     #[test]
     fn doubling_doubles_the_bound_each_time() {
         let cost = bound(".+.|.+.|.+.").unwrap();
-        assert_eq!(cost.total, Bound::of(8.0, 1.0));
+        assert_eq!(cost.total, LINEAR.scaled(8.0));
         assert!(cost.fits(1000, 8000.0) && !cost.fits(1001, 8000.0));
     }
 
@@ -380,6 +430,12 @@ mod tests {
             ".[]",
             "[.[]|tostring]",
             "to_entries",
+            "to_entries|from_entries",
+            ".b|add",
+            "[.a,.a]|add",
+            "[.b,.b]|add",
+            "[.,.]|add",
+            "[.b,[.b,[.a]]]|flatten",
             "{a: .a, b: .a}",
             "tojson|tojson",
             "@base64",
