@@ -119,9 +119,10 @@ def test_every_command(aws, capsys, server, name):
     aws("deregister-stream-consumer", consumer_arn=consumer)
 
     queues(aws, arn, name)
+    channels(aws, arn, server)
     aws("delete-stream", **stream)
     aws("wait stream-not-exists", **stream)
-    offered = {command for command in commands(capsys) if "channel" not in command}
+    offered = commands(capsys)
     assert len(offered) > 30 and offered - aws.used == set()
 
 
@@ -151,8 +152,19 @@ def queues(aws, stream, name):
     aws("delete-queue", **queue)
 
 
-def test_what_is_not_there_says_why(aws):
-    assert "a channel delivers to S3, which is not part of this server yet" in aws("list-channels", ok=False)
+def channels(aws, stream, server):
+    """The commands of channels; what they deliver is in test_channels.py."""
+    server.client("s3").create_bucket(Bucket="by-command")
+    source = [{"StreamARN": stream, "RecordConfiguration": {"RecordFormatType": "STRING"}}]
+    storage = {"BucketARN": "arn:aws:s3:::by-command", "ExpectedBucketOwner": "000000000000", "CompressionType": "GZIP"}
+    made = aws("create-channel", channel_name="by-command", service_execution_role_arn="arn:aws:iam::000000000000:role/channel",
+               stream_configuration_list=json.dumps(source), s3_destination_configuration=json.dumps({"StorageConfiguration": storage}))
+    channel = {"channel_arn": made["ChannelDescription"]["ChannelARN"]}
+    changed = aws("update-channel", **channel, s3_destination_configuration="DataFreshnessInSeconds=7")["ChannelDescription"]
+    assert changed["S3DestinationConfiguration"]["DataFreshnessInSeconds"] == 7
+    assert aws("describe-channel", **channel)["ChannelDescription"] == changed
+    assert channel["channel_arn"] in [found["ChannelARN"] for found in aws("list-channels")["ChannelSummaries"]]
+    aws("delete-channel", **channel)
 
 
 def test_errors_reach_the_person(aws, name):

@@ -3,6 +3,7 @@ objects, compressions by other implementations, Parquet and ORC by pyarrow and d
 
 import base64
 import datetime
+import decimal
 import gzip
 import http.server
 import io
@@ -197,6 +198,16 @@ def test_partition_keys_come_from_queries_and_from_functions(stream, functions):
     assert failed["errorCode"] == "DynamicPartitioning.MetadataExtractionFailed" and base64.b64decode(failed["rawData"]) == row(None, "door")
 
 
+def test_records_beyond_500_partitions_go_to_the_error_output(stream):
+    many = [b"".join(b'{"n":%d}' % n for n in numbers) for numbers in (range(300), range(300, 510))]
+    chain = [processor("RecordDeAggregation", SubRecordType="JSON"), processor("MetadataExtraction", MetadataExtractionQuery="{n: .n}", JsonParsingEngine="JQ-1.6")]
+    objects = stream(many, 501, chain, "n=!{partitionKeyFromQuery:n}/", DynamicPartitioningConfiguration={"Enabled": True})
+    assert all(only(objects, f"ok/n={n}/") == b'{"n":%d}' % n for n in range(500))
+    failed = errors(objects)
+    assert {line["errorCode"] for line in failed} == {"DynamicPartitioning.ActivePartitionLimitExceeded"}
+    assert [base64.b64decode(line["rawData"]) for line in failed] == [b'{"n":%d}' % n for n in range(500, 510)]
+
+
 def test_names_have_the_time_of_their_zone(stream):
     objects = stream([b"a"], 1, prefix="!{timestamp:'d='yyyy-MM-dd'T'HH}/!{firehose:random-string}/", CustomTimeZone="Asia/Tokyo", FileExtension=".txt")
     [key] = objects
@@ -260,7 +271,8 @@ def test_json_becomes_parquet_and_what_does_not_fit_is_said(stream, tmp_path):
     (tmp_path / "x.parquet").write_bytes(objects[key][0])
     table = pyarrow.parquet.read_table(tmp_path / "x.parquet")
     assert table["id"].to_pylist() == list(range(450)) and str(table.schema.field("price").type) == "decimal128(10, 2)"
-    assert duckdb.sql(f"select count(*), sum(price), min(at) from '{tmp_path}/x.parquet'").fetchone()[0] == 450
+    counted = duckdb.sql(f"""select count(*), sum(price), min("at") from '{tmp_path}/x.parquet'""").fetchall()[0]
+    assert counted == (450, sum(decimal.Decimal(str(row["price"])) for row in rows), datetime.datetime(2026, 1, 31, 12, 0, 0, 500_000))
     lines = errors(objects, "format-conversion-failed")
     assert [(line["lastErrorCode"], base64.b64decode(line["rawData"])) for line in lines] == [
         ("DataFormatConversion.MalformedData", b'{"id":"x"}'), ("DataFormatConversion.ParseError", b"no json")]
