@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From the arrival of a frame's last byte to its readable record: one 720p camera, 30 frames a second, no B-frames, default
-# settings. VIDEO= names another 720p video with faces.
+# settings; with --cameras 8, so many of them at once. VIDEO= names another 720p video with faces.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 video=${VIDEO:-../shared/data/mkv/bezos_vogels.mkv}
