@@ -80,6 +80,28 @@ impl Similarity {
         }
     }
 
+    /// From the pixels of a square of `side` to the picture: its middle there, the length there of a pixel of it, and by
+    /// which angle it is turned there.
+    pub fn square((x, y): (f32, f32), side: usize, scale: f32, angle: f32) -> Similarity {
+        let (sin, cos) = angle.sin_cos();
+        let (a, b, half) = (scale * cos, scale * sin, side as f32 / 2.0);
+        Similarity {
+            a,
+            b,
+            tx: x - (a - b) * half,
+            ty: y - (a + b) * half,
+        }
+    }
+
+    /// From a square of `side` pixels, in the middle of which the aligned face fills `share` of ArcFace's crop, to the
+    /// picture with these five points.
+    pub fn face_square(points: &[(f32, f32); 5], side: usize, share: f32) -> Option<Similarity> {
+        let factor = side as f32 / SIDE as f32 * share;
+        let margin = side as f32 * (1.0 - share) / 2.0;
+        let template = TEMPLATE.map(|(x, y)| (x * factor + margin, y * factor + margin));
+        Similarity::between(points, &template).map(|found| found.inverse())
+    }
+
     /// How much longer distances become.
     pub fn scale(&self) -> f32 {
         self.a.hypot(self.b)
@@ -92,10 +114,17 @@ pub fn crop(view: &View<'_>, points: &[(f32, f32); 5], crop: &mut [f32]) -> bool
     let Some(to_picture) = Similarity::between(points, &TEMPLATE).map(|s| s.inverse()) else {
         return false;
     };
+    sample(view, &to_picture, SIDE, crop);
+    true
+}
+
+/// Samples a square of the picture, turned and scaled, as three planes, red, green, blue, of values 0 to 255; black beyond
+/// the picture. `to_picture` takes the square's pixels to the picture's; `square` has `3 * side * side` floats.
+pub fn sample(view: &View<'_>, to_picture: &Similarity, side: usize, square: &mut [f32]) {
     let samples = (to_picture.scale().round() as usize).clamp(1, SAMPLES_MAX);
     let colours = Colours::of(view);
-    let (red, rest) = crop.split_at_mut((SIDE * SIDE).min(crop.len()));
-    let (green, blue) = rest.split_at_mut((SIDE * SIDE).min(rest.len()));
+    let (red, rest) = square.split_at_mut((side * side).min(square.len()));
+    let (green, blue) = rest.split_at_mut((side * side).min(rest.len()));
     let cells = red.iter_mut().zip(green).zip(blue);
     let share = 1.0 / (samples * samples) as f32;
     let shift = |i: usize| (i as f32 + 0.5) / samples as f32 - 0.5;
@@ -103,14 +132,13 @@ pub fn crop(view: &View<'_>, points: &[(f32, f32); 5], crop: &mut [f32]) -> bool
         .map(|i| to_picture.turn((shift(i % samples), shift(i / samples))))
         .collect();
     for (index, ((red, green), blue)) in cells.enumerate() {
-        let (x, y) = to_picture.apply(((index % SIDE) as f32, (index / SIDE) as f32));
+        let (x, y) = to_picture.apply(((index % side) as f32, (index / side) as f32));
         let luma: f32 = shifts
             .iter()
             .map(|(dx, dy)| view.planes[0].bilinear(x + dx, y + dy))
             .sum();
         [*red, *green, *blue] = colours.at(view, (x, y), luma * share);
     }
-    true
 }
 
 /// How a view's YUV becomes RGB.

@@ -3,7 +3,7 @@
 use vision::limits::MAX_FACES;
 use vision::{BoundingBox, Face, Landmarks, Point, Pose, Quality};
 
-use crate::align::{SIDE, crop};
+use crate::align::{SIDE, Similarity, TEMPLATE, crop, sample};
 use crate::codec::{Scaler, View};
 use crate::detect::{Detection, InputShape, SCORE_MIN, suppress};
 use crate::engine::{Engine, EngineError};
@@ -16,6 +16,16 @@ const EMBED_WIDTH_MIN: f32 = 20.0;
 
 /// A still image is searched at both of these longer sides: large faces at the small one, small faces at the large one.
 const IMAGE_SIDES: [usize; 2] = [640, 1_600];
+
+/// The second look at a still face: an upright square of so many pixels, of which the aligned face fills this share. The
+/// landmarks found in it vary less than those of the whole picture, whatever the face's size was there.
+const LOOK_SIDE: usize = 256;
+/// See [`LOOK_SIDE`].
+const LOOK_SHARE: f32 = 0.5;
+/// The score that is enough there, where it is known that there is a face.
+const LOOK_SCORE_MIN: f32 = 0.6;
+/// How far from its place the middle of the landmarks may be, as a share of the square: beyond it is another face.
+const LOOK_SHIFT_MAX: f32 = 0.12;
 
 /// The networks and the buffers that every picture uses again.
 pub struct Analyser {
@@ -69,6 +79,54 @@ impl Analyser {
         self.engine.embed(&mut self.crop).map(Some)
     }
 
+    /// For a track, which is embedded seldom.
+    fn embed_tracked(&mut self, view: &View<'_>, detection: &Detection) -> Result<Option<Vec<f32>>, EngineError> {
+        let points = self.second_look(view, &detection.points)?.unwrap_or(detection.points);
+        let again = Detection { points, ..*detection };
+        self.embed(view, &again)
+    }
+
+    /// For a still image, which has one chance only where a track has many.
+    fn embed_still(&mut self, view: &View<'_>, detection: &Detection) -> Result<Option<Vec<f32>>, EngineError> {
+        let points = self.second_look(view, &detection.points)?.unwrap_or(detection.points);
+        if !crop(view, &points, &mut self.crop) {
+            return Ok(None);
+        }
+        self.engine.embed_both_sides(&mut self.crop).map(Some)
+    }
+
+    /// The landmarks as they are found in a square around the face; `None` where none is found at the face's place.
+    fn second_look(
+        &mut self,
+        view: &View<'_>,
+        points: &[(f32, f32); 5],
+    ) -> Result<Option<[(f32, f32); 5]>, EngineError> {
+        let Some(to_picture) = Similarity::face_square(points, LOOK_SIDE, LOOK_SHARE) else {
+            return Ok(None);
+        };
+        let shape = InputShape::new(LOOK_SIDE, LOOK_SIDE, LOOK_SIDE);
+        self.input.resize(shape.len(), 0.0);
+        sample(view, &to_picture, LOOK_SIDE, &mut self.input);
+        // The detector takes blue first.
+        let (red, rest) = self.input.split_at_mut(LOOK_SIDE * LOOK_SIDE);
+        red.swap_with_slice(rest.split_at_mut(LOOK_SIDE * LOOK_SIDE).1);
+        let found = self.engine.detect(&self.input, &shape, LOOK_SCORE_MIN)?;
+        let middle = |points: &[(f32, f32); 5]| {
+            points
+                .iter()
+                .fold((0.0, 0.0), |sum, p| (sum.0 + p.0 / 5.0, sum.1 + p.1 / 5.0))
+        };
+        let expected = middle(&TEMPLATE.map(in_square));
+        let near = |found: &&Detection| {
+            let at = middle(&found.points);
+            (at.0 - expected.0).abs().max((at.1 - expected.1).abs()) < LOOK_SHIFT_MAX * LOOK_SIDE as f32
+        };
+        Ok(found
+            .iter()
+            .find(near)
+            .map(|found| found.points.map(|point| to_picture.apply(point))))
+    }
+
     /// The faces of a still image, largest box first.
     pub fn image(&mut self, view: &View<'_>, embed: bool) -> Result<Vec<Face>, EngineError> {
         let longer = view.width().max(view.height());
@@ -80,7 +138,13 @@ impl Analyser {
         }
         found.sort_by(|a, b| (b.area[2] * b.area[3]).total_cmp(&(a.area[2] * a.area[3])));
         found.truncate(MAX_FACES);
-        self.untracked(view, &found, embed)
+        let mut faces = self.untracked(view, &found, false)?;
+        if embed {
+            for (face, detection) in faces.iter_mut().zip(&found) {
+                face.embedding = self.embed_still(view, detection)?;
+            }
+        }
+        Ok(faces)
     }
 
     /// The faces of a video picture, best first.
@@ -131,7 +195,7 @@ impl Analyser {
             });
         }
         let linked = tracker.update(time_ms, &seen, |index| match found.get(index) {
-            Some(detection) => self.embed(view, detection),
+            Some(detection) => self.embed_tracked(view, detection),
             None => Ok(None),
         })?;
         for (face, track) in faces.iter_mut().zip(linked) {
@@ -141,6 +205,13 @@ impl Analyser {
         }
         Ok(faces)
     }
+}
+
+/// A point of the aligned crop in the square of the second look.
+fn in_square((x, y): (f32, f32)) -> (f32, f32) {
+    let factor = LOOK_SIDE as f32 / SIDE as f32 * LOOK_SHARE;
+    let margin = LOOK_SIDE as f32 * (1.0 - LOOK_SHARE) / 2.0;
+    (x * factor + margin, y * factor + margin)
 }
 
 /// How much a face's vector is worth against others of its track, 0 to 1: large, frontal, sharp and surely a face.

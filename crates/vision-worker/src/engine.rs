@@ -115,6 +115,9 @@ impl Engine {
             .get(&self.embedder_output)
             .ok_or_else(|| wrong("the embedder gave no vector"))?;
         let (_, vector) = output.try_extract_tensor::<f32>().map_err(wrong)?;
+        if self.form.length == 0 {
+            self.form.length = vector.len();
+        }
         if vector.len() != self.form.length {
             return Err(wrong(format!(
                 "a vector of {} numbers, not {}",
@@ -123,6 +126,17 @@ impl Engine {
             )));
         }
         unit(vector).ok_or_else(|| wrong("a vector without length"))
+    }
+
+    /// As [`embed`](Self::embed), of the crop and its mirror image together: a second run, and a vector that depends less
+    /// on the light's side and on where the landmarks were found (docs/reference/accuracy.md has what it brings).
+    pub fn embed_both_sides(&mut self, crop: &mut [f32]) -> Result<Vec<f32>, EngineError> {
+        let mut mirrored = crop.to_vec();
+        mirrored.chunks_exact_mut(SIDE).for_each(<[f32]>::reverse);
+        let (one, other) = (self.embed(crop)?, self.embed(&mut mirrored)?);
+        let sum: Vec<f32> = one.iter().zip(&other).map(|(a, b)| a + b).collect();
+        // Opposite vectors have no mean.
+        Ok(unit(&sum).unwrap_or(one))
     }
 
     /// Numbers in a vector.
