@@ -9,13 +9,16 @@ BIN    := target/release/sightglass
 WORKER := target/release/vision-worker
 export SIGHTGLASS_MODELS := $(abspath $(MODELS))
 
-.PHONY: help demo test lint bench build sql worker models codegen audit killtest fuzz clean
+.PHONY: help demo eval test lint bench build sql worker models codegen audit killtest fuzz clean
 
 help: ## Show the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build models $(VENV)/.demo ## Enrol people, play a video as a camera, print who is recognised (VIDEO=, FACES= for your own)
 	$(VENV)/bin/python deploy/demo/demo.py --sightglass $(BIN) --worker $(WORKER) $(if $(VIDEO),--video "$(VIDEO)") $(if $(FACES),--faces "$(FACES)")
+
+eval: build models ## Measure how well faces are told apart on a folder of people (DIR=, MODEL= for another model)
+	$(BIN) faces eval "$(DIR)" --temporary --plots .cache/eval $(if $(MODEL),--model "$(MODEL)")
 
 test: .cache/packages models $(VENV)/.test conformance/players/node_modules/.ready conformance/javascript/node_modules/.ready ## Every test: unit, property, simulation, real clients, killed processes
 	cargo build --workspace --bins

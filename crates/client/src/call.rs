@@ -187,11 +187,19 @@ impl Client {
 
     /// Calls one operation, e.g. `CreateStream`, with its input as JSON.
     pub async fn call(&self, service: Service, operation: &str, input: &Value) -> Result<Value, ClientError> {
+        self.call_as(service, operation, input).await
+    }
+
+    /// As [`call`](Self::call), with the members of the answer that `T` has: for large answers.
+    pub async fn call_as<T: serde::de::DeserializeOwned>(
+        &self,
+        service: Service,
+        operation: &str,
+        input: &Value,
+    ) -> Result<T, ClientError> {
         let answer = self.call_raw(service, operation, input).await?;
-        if answer.is_empty() {
-            return Ok(Value::Object(serde_json::Map::new()));
-        }
-        serde_json::from_slice(&answer).map_err(|error| ClientError::Protocol(error.to_string()))
+        let answer: &[u8] = if answer.is_empty() { b"{}" } else { &answer };
+        serde_json::from_slice(answer).map_err(|error| ClientError::Protocol(error.to_string()))
     }
 
     /// One of the pages that need no signature, e.g. `/metrics` or `/health`, as text.

@@ -26,6 +26,8 @@ pub enum Command {
     Keys(KeysArgs),
     /// List and verify the prepared face models.
     Models(ModelsArgs),
+    /// Measure how well faces are told apart.
+    Faces(FacesArgs),
     /// Send a file, a pipe or a camera's URL into a video stream.
     Put(PutArgs),
     /// Read what a video stream holds, or what arrives, as one Matroska film.
@@ -699,10 +701,144 @@ pub struct ModelsArgs {
 }
 
 /// The actions of `models`.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum ModelsAction {
     /// Show what the folder holds, with licence and source.
     List,
     /// Compare every file with the SHA-256 in the manifest.
     Verify,
+    /// Take an embedding model of your own into the folder: an ONNX file that reads faces of 112 x 112 pixels aligned to
+    /// ArcFace's five points. It is tried out first.
+    Add(ModelsAddArgs),
+}
+
+/// Flags of `models add`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "A pixel enters the model as (value - mean) * scale. The defaults are those of InsightFace's recognition models.
+Choose the model by vision.embedder in the server's configuration. A collection is searched with the model it was made with alone.
+
+Examples:
+  sightglass models add my-arcface w600k_r50.onnx
+  sightglass models add mine model.onnx --colours bgr --mean 0 --scale 1
+  sightglass faces eval people --model my-arcface"
+)]
+pub struct ModelsAddArgs {
+    /// What it is called: letters, digits, '.' and '-'. Eight digits of its content are put behind the name.
+    pub name: String,
+    /// The file; weights must be inside it.
+    pub file: PathBuf,
+    /// Subtracted from each value of 0 to 255 first.
+    #[arg(long, default_value_t = 127.5, allow_hyphen_values = true)]
+    pub mean: f32,
+    /// Multiplied with the difference.
+    #[arg(long, default_value_t = 1.0 / 127.5)]
+    pub scale: f32,
+    /// The order of the colour planes.
+    #[arg(long, value_enum, default_value_t)]
+    pub colours: Colours,
+    /// Under which licence you have it, for the list.
+    #[arg(long, default_value = "unknown")]
+    pub licence: String,
+    /// Where it is from, for the list.
+    #[arg(long, default_value = "added by hand")]
+    pub source: String,
+    /// The vision worker program [default: the one beside this program, then the one on PATH].
+    #[arg(long, env = "SIGHTGLASS_WORKER")]
+    pub worker: Option<PathBuf>,
+}
+
+/// The order of colour planes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Colours {
+    /// Red first.
+    #[default]
+    Rgb,
+    /// Blue first.
+    Bgr,
+}
+
+/// Flags of `faces`.
+#[derive(Debug, Args)]
+pub struct FacesArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: FacesAction,
+}
+
+/// The actions of `faces`.
+#[derive(Debug, Subcommand)]
+pub enum FacesAction {
+    /// Measure accuracy on a folder that has a sub-folder of images for each person.
+    Eval(FacesEvalArgs),
+}
+
+/// Flags of `faces eval`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Every image is enrolled in a collection that is deleted at the end, and every face searched. An image without a face counts as a miss.
+
+Examples:
+  sightglass faces eval lfw --temporary --plots lfw-plots
+  sightglass faces eval people --model my-arcface --json"
+)]
+pub struct FacesEvalArgs {
+    /// The folder: one sub-folder for each person, with JPEG or PNG images.
+    pub folder: PathBuf,
+    /// The pairs of the ten-fold protocol, as LFW's pairs.txt [default: pairs.txt in the folder, else pairs are drawn].
+    #[arg(long, value_name = "FILE")]
+    pub pairs: Option<PathBuf>,
+    /// Measure with a server of the command's own instead of one that runs.
+    #[arg(long)]
+    pub temporary: bool,
+    /// The embedding model, by its id in the models' folder; implies --temporary.
+    #[arg(long, value_name = "ID")]
+    pub model: Option<String>,
+    /// The folder of prepared models for --temporary.
+    #[arg(long, env = "SIGHTGLASS_MODELS", default_value = "./models")]
+    pub models: PathBuf,
+    /// Which faces are enrolled at all.
+    #[arg(long, value_enum, default_value_t, value_name = "FILTER", ignore_case = true)]
+    pub quality_filter: Filter,
+    /// Write roc.svg and similarities.svg into this folder.
+    #[arg(long, value_name = "FOLDER")]
+    pub plots: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// When there is colour.
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: Color,
+    /// Which server.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// The QualityFilter of IndexFaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Filter {
+    /// Every face.
+    #[default]
+    None,
+    /// What IndexFaces takes by default.
+    Auto,
+    /// Little is asked.
+    Low,
+    /// What is advised for enrolment.
+    Medium,
+    /// Much is asked.
+    High,
+}
+
+impl Filter {
+    /// As the API has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Filter::None => "NONE",
+            Filter::Auto => "AUTO",
+            Filter::Low => "LOW",
+            Filter::Medium => "MEDIUM",
+            Filter::High => "HIGH",
+        }
+    }
 }

@@ -116,6 +116,8 @@ pub struct VisionSettings {
     pub worker: Option<PathBuf>,
     /// Folder of prepared models; without it `SIGHTGLASS_MODELS`, then `./models`.
     pub models: Option<PathBuf>,
+    /// The embedding model, by its id in the folder's manifest; without it the manifest's first.
+    pub embedder: Option<String>,
     /// Most worker processes at once.
     pub max_workers: Option<usize>,
 }

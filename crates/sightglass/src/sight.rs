@@ -18,7 +18,7 @@ use vision::{
 
 use crate::config::VisionSettings;
 
-const WORKER: &str = "vision-worker";
+pub const WORKER: &str = "vision-worker";
 
 /// The pool of workers, or why there is none.
 pub enum Sight {
@@ -35,6 +35,7 @@ impl Sight {
             program(settings.worker.as_ref(), "SIGHTGLASS_WORKER", WORKER),
             models(settings),
         );
+        config.embedder.clone_from(&settings.embedder);
         if let Some(most) = settings.max_workers {
             config.max_workers = most.max(1);
         }

@@ -1,10 +1,11 @@
-//! `vision-worker MODELS`: see the library's head. Not for people: `sightglass` starts it.
+//! `vision-worker MODELS [EMBEDDER | --measure]`: see the library's head. Not for people: `sightglass` starts it.
 
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use vision::candidate::MEASURE;
 use vision::manifest::Manifest;
 use vision::protocol::{FromWorker, VERSION};
 use vision_worker::analyse::Analyser;
@@ -13,11 +14,13 @@ use vision_worker::serve::serve;
 use vision_worker::{MEMORY_MAX, codec};
 
 fn main() {
-    let Some(models) = std::env::args_os().nth(1) else {
+    let mut arguments = std::env::args_os().skip(1);
+    let Some(models) = arguments.next() else {
         eprintln!("vision-worker: it is started by sightglass, with a folder of models");
         lockdown::exit(2);
     };
-    match work(Path::new(&models)) {
+    let embedder = arguments.next().and_then(|id| id.into_string().ok());
+    match work(Path::new(&models), embedder.as_deref()) {
         Ok(()) => lockdown::exit(0),
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "vision-worker: {error}");
@@ -26,12 +29,15 @@ fn main() {
     }
 }
 
-fn work(models: &Path) -> Result<(), Box<dyn std::error::Error>> {
+fn work(models: &Path, embedder: Option<&str>) -> Result<(), Box<dyn std::error::Error>> {
     let (mut input, mut output) = streams()?;
     let models = models.canonicalize()?;
     codec::silence();
     let files = lockdown::restrict_files(&[models.as_path()])?;
-    let manifest = Manifest::read(&models)?;
+    let manifest = match embedder {
+        Some(MEASURE) => Manifest::read_candidate(&models, None)?,
+        chosen => Manifest::read(&models, chosen)?,
+    };
     let mut analyser = Analyser::new(Engine::load(&models, &manifest)?);
     let rest = lockdown::close(MEMORY_MAX)?;
     let mut ready = Vec::new();

@@ -5,6 +5,7 @@
 //! [`VisionPool::analyze_image`] finds the faces of one image; [`VisionPool::open_session`] takes a camera's frames and
 //! gives an outcome for each; [`VisionPool::stills`] makes still images of frames. It knows nothing of collections, streams or records.
 
+pub mod candidate;
 mod image_host;
 pub mod limits;
 pub mod manifest;

@@ -9,6 +9,10 @@ use crate::protocol::MAX_EMBEDDING;
 /// The only format so far.
 const FORMAT: u32 = 1;
 
+/// Hexadecimal digits, of the file and its form, at the end of an added embedder's id: another file under the same name
+/// is another model, whose vectors are never compared with the first one's.
+pub const ID_DIGITS: usize = 8;
+
 /// A folder of prepared models.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Manifest {
@@ -17,8 +21,11 @@ pub struct Manifest {
     pub engine: Component,
     /// The face detector, YuNet's form.
     pub detector: Component,
-    /// The face embedder.
+    /// The face embedder that is used.
     pub embedder: Embedder,
+    /// Further ones, of which the configuration may choose one instead.
+    #[serde(default)]
+    embedders: Vec<Embedder>,
 }
 
 /// A file of the folder.
@@ -38,7 +45,8 @@ pub struct Embedder {
     /// The file.
     #[serde(flatten)]
     pub component: Component,
-    /// Numbers in a vector.
+    /// Numbers in a vector; 0 in a manifest that is made to find it out.
+    #[serde(default)]
     pub length: usize,
     /// The order of the colours.
     pub channels: Channels,
@@ -46,6 +54,15 @@ pub struct Embedder {
     pub mean: f32,
     /// Multiplied with the difference.
     pub scale: f32,
+}
+
+impl Embedder {
+    /// Whether this is its id, or its id without the digits that `models add` puts behind a name.
+    pub fn is_called(&self, name: &str) -> bool {
+        let id = self.component.id.as_str();
+        let digits = id.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
+        id == name || digits.is_some_and(|d| d.len() == ID_DIGITS && d.bytes().all(|b| b.is_ascii_hexdigit()))
+    }
 }
 
 /// The order of the colour planes that a model takes.
@@ -64,20 +81,59 @@ impl Manifest {
         folder.join("manifest.json")
     }
 
-    /// Reads and checks a folder's manifest; the error is in words for the operator.
+    /// Reads and checks a folder's manifest, and chooses the embedder: the one with this id, or the folder's first. The
+    /// error is in words for the operator.
+    pub fn read(folder: &Path, embedder: Option<&str>) -> Result<Manifest, String> {
+        let manifest = Self::read_candidate(folder, embedder)?;
+        if manifest.embedder.length == 0 {
+            return Err(format!(
+                "the length of {}'s vectors is missing",
+                manifest.embedder.component.id
+            ));
+        }
+        Ok(manifest)
+    }
+
+    /// As [`read`](Self::read), of a folder whose embedder's length may be missing.
     #[allow(clippy::disallowed_methods, reason = "models are configuration, read at start")]
-    pub fn read(folder: &Path) -> Result<Manifest, String> {
+    pub fn read_candidate(folder: &Path, embedder: Option<&str>) -> Result<Manifest, String> {
         let text = std::fs::read_to_string(Self::path(folder)).map_err(|e| e.to_string())?;
-        let manifest: Manifest = serde_json::from_str(&text).map_err(|e| e.to_string())?;
+        let mut manifest: Manifest = serde_json::from_str(&text).map_err(|e| e.to_string())?;
+        manifest.choose(embedder)?;
         manifest.check(folder)?;
         Ok(manifest)
+    }
+
+    /// Every embedder of the folder, the chosen one first.
+    pub fn embedders(&self) -> impl Iterator<Item = &Embedder> {
+        std::iter::once(&self.embedder).chain(&self.embedders)
+    }
+
+    fn choose(&mut self, wanted: Option<&str>) -> Result<(), String> {
+        let Some(wanted) = wanted.filter(|wanted| !self.embedder.is_called(wanted)) else {
+            return Ok(());
+        };
+        let mut called =
+            (0..self.embedders.len()).filter(|&at| self.embedders.get(at).is_some_and(|e| e.is_called(wanted)));
+        let Some(found) = called.next() else {
+            let all: Vec<&str> = self.embedders().map(|other| other.component.id.as_str()).collect();
+            return Err(format!("no embedder is called {wanted}; there are {}", all.join(", ")));
+        };
+        if called.next().is_some() {
+            return Err(format!(
+                "several embedders are called {wanted}; name one by its whole id"
+            ));
+        }
+        let other = self.embedders.swap_remove(found);
+        self.embedders.push(std::mem::replace(&mut self.embedder, other));
+        Ok(())
     }
 
     fn check(&self, folder: &Path) -> Result<(), String> {
         if self.format != FORMAT {
             return Err(format!("format {} is not {FORMAT}", self.format));
         }
-        if !(1..=MAX_EMBEDDING).contains(&self.embedder.length) {
+        if self.embedder.length > MAX_EMBEDDING {
             return Err(format!("vectors of {} numbers are not possible", self.embedder.length));
         }
         for component in [&self.engine, &self.detector, &self.embedder.component] {
@@ -97,17 +153,19 @@ mod tests {
 
     fn folder(embedder_file: &str, length: usize) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        for file in ["engine.so", "detector.onnx", "embedder.onnx"] {
+        for file in ["engine.so", "detector.onnx", "embedder.onnx", "second.onnx"] {
             std::fs::write(folder.path().join(file), b"").unwrap();
         }
         let part =
             |id: &str, file: &str| format!(r#""id": "{id}", "file": "{file}", "sha256": "00", "licence": "MIT""#);
         let text = format!(
             r#"{{"format": 1, "engine": {{{}}}, "detector": {{{}}},
-                "embedder": {{{}, "length": {length}, "channels": "rgb", "mean": 0.0, "scale": 1.0}}}}"#,
+                "embedder": {{{}, "length": {length}, "channels": "rgb", "mean": 0.0, "scale": 1.0}},
+                "embedders": [{{{}, "length": 512, "channels": "bgr", "mean": 127.5, "scale": 0.0078125}}]}}"#,
             part("e-1", "engine.so"),
             part("d-1", "detector.onnx"),
             part("v-1", embedder_file),
+            part("v-2-0123abcd", "second.onnx"),
         );
         std::fs::write(Manifest::path(folder.path()), text).unwrap();
         folder
@@ -115,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_embedders_id_is_the_model_version() {
-        let manifest = Manifest::read(folder("embedder.onnx", 128).path()).unwrap();
+        let manifest = Manifest::read(folder("embedder.onnx", 128).path(), None).unwrap();
         assert_eq!(
             (manifest.embedder.component.id.as_str(), manifest.embedder.length),
             ("v-1", 128)
@@ -123,14 +181,29 @@ mod tests {
     }
 
     #[test]
+    fn another_embedder_is_chosen_by_its_id() {
+        let folder = folder("embedder.onnx", 128);
+        let chosen = |id| {
+            Manifest::read(folder.path(), id).map(|manifest| (manifest.embedder.component.id, manifest.embedder.length))
+        };
+        for name in ["v-2", "v-2-0123abcd"] {
+            assert_eq!(chosen(Some(name)), Ok(("v-2-0123abcd".to_owned(), 512)));
+        }
+        assert_eq!(chosen(Some("v-1")), Ok(("v-1".to_owned(), 128)));
+        let error = chosen(Some("v-3")).unwrap_err();
+        assert!(error.contains("v-1, v-2-0123abcd"), "{error}");
+        assert!(chosen(Some("v")).is_err() && chosen(Some("v-2-0123")).is_err());
+    }
+
+    #[test]
     fn a_missing_file_and_one_outside_of_the_folder_are_refused() {
         assert!(
-            Manifest::read(folder("other.onnx", 128).path())
+            Manifest::read(folder("other.onnx", 128).path(), None)
                 .unwrap_err()
                 .contains("other.onnx")
         );
-        assert!(Manifest::read(folder("../embedder.onnx", 128).path()).is_err());
-        assert!(Manifest::read(folder("embedder.onnx", 0).path()).is_err());
-        assert!(Manifest::read(Path::new("/nonexistent")).is_err());
+        assert!(Manifest::read(folder("../embedder.onnx", 128).path(), None).is_err());
+        assert!(Manifest::read(folder("embedder.onnx", 0).path(), None).is_err());
+        assert!(Manifest::read(Path::new("/nonexistent"), None).is_err());
     }
 }

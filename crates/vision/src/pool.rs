@@ -53,14 +53,16 @@ impl VisionPool {
         if !config.worker.is_file() {
             return Err(StartError::Worker(config.worker));
         }
-        let manifest = Manifest::read(&config.models).map_err(|problem| StartError::Models {
-            path: Manifest::path(&config.models),
-            problem,
-        })?;
+        let manifest =
+            Manifest::read(&config.models, config.embedder.as_deref()).map_err(|problem| StartError::Models {
+                path: Manifest::path(&config.models),
+                problem,
+            })?;
         let absolute = |path: &std::path::Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         let launch = Launch {
             worker: absolute(&config.worker),
             models: absolute(&config.models),
+            embedder: manifest.embedder.component.id.clone(),
             embedding_len: manifest.embedder.length,
         };
         let inner = Inner {

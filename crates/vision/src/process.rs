@@ -39,6 +39,7 @@ pub(crate) enum Failure {
 pub(crate) struct Launch {
     pub(crate) worker: PathBuf,
     pub(crate) models: PathBuf,
+    pub(crate) embedder: String,
     pub(crate) embedding_len: usize,
 }
 
@@ -55,6 +56,7 @@ impl Process {
     pub(crate) async fn start(launch: &Launch) -> Result<Process, Failure> {
         let mut child = Command::new(&launch.worker)
             .arg(&launch.models)
+            .arg(&launch.embedder)
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())

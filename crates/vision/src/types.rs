@@ -13,6 +13,8 @@ pub struct VisionConfig {
     pub worker: PathBuf,
     /// The folder of prepared models, with its `manifest.json`.
     pub models: PathBuf,
+    /// The embedder, by its id in the manifest; `None`: the manifest's first.
+    pub embedder: Option<String>,
     /// Worker processes that one account's video sessions are spread over; at least 1. One process uses one core.
     pub video_workers_per_account: usize,
     /// Worker processes of all accounts together; beyond it [`OpenError::NoCapacity`] and [`ImageError::Busy`].
@@ -27,6 +29,7 @@ impl VisionConfig {
         VisionConfig {
             worker: worker.into(),
             models: models.into(),
+            embedder: None,
             video_workers_per_account: std::thread::available_parallelism().map_or(1, usize::from),
             max_workers: crate::limits::MAX_WORKERS,
             idle_retire: crate::limits::IDLE_RETIRE,

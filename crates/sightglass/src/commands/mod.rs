@@ -5,6 +5,7 @@ mod backup;
 mod clip;
 mod connect;
 mod env;
+mod faces;
 mod firehose;
 mod fsck;
 mod get;
@@ -36,6 +37,7 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Env(args) => env::run(&args),
         Command::Keys(args) => keys::run(&args),
         Command::Models(args) => models::run(&args),
+        Command::Faces(args) => faces::run(&args),
         Command::Put(args) => put::run(&args),
         Command::Get(args) => get::run(&args),
         Command::Clip(args) => clip::run(&args),

@@ -1,5 +1,7 @@
-//! `sightglass models list|verify`: what the folder of prepared models holds. Preparing it is `make models`, since it
-//! needs the package registries' own clients.
+//! `sightglass models list|verify|add`: what the folder of prepared models holds, and models of the user's own in it.
+//! Preparing it is `make models`, since that needs the package registries' own clients.
+
+pub mod add;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -7,6 +9,7 @@ use std::process::ExitCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use vision::manifest::Manifest;
 
 use super::Failure;
 use crate::cli::{ModelsAction, ModelsArgs};
@@ -28,7 +31,10 @@ struct Entry {
 
 /// Runs the command; exit code 1 when a file is not what the manifest says.
 pub fn run(args: &ModelsArgs) -> Result<ExitCode, Failure> {
-    let mut entries = read_manifest(&args.models)?;
+    if let ModelsAction::Add(model) = &args.action {
+        return add::run(&args.models, model, args.json);
+    }
+    let mut entries = entries(&read_json(&args.models)?)?;
     if matches!(args.action, ModelsAction::Verify) {
         for entry in &mut entries {
             entry.intact = Some(digest(&args.models.join(&entry.file))? == entry.sha256);
@@ -47,22 +53,27 @@ pub fn run(args: &ModelsArgs) -> Result<ExitCode, Failure> {
     clippy::disallowed_methods,
     reason = "models are read where there is no Disk: they are not data"
 )]
-fn read_manifest(folder: &Path) -> Result<Vec<Entry>, Failure> {
-    let path = folder.join("manifest.json");
+fn read_json(folder: &Path) -> Result<Map<String, Value>, Failure> {
+    let path = Manifest::path(folder);
     let text = std::fs::read_to_string(&path)
         .map_err(|e| format!("{}: {e}; `make models` prepares the folder", path.display()))?;
-    let manifest: Map<String, Value> = serde_json::from_str(&text)?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// The files of a manifest, by their roles; an object without a file is a group of them.
+fn entries(manifest: &Map<String, Value>) -> Result<Vec<Entry>, Failure> {
     let mut entries = Vec::new();
     for (role, value) in manifest {
-        let listed = match value {
-            Value::Object(_) => vec![value],
-            Value::Array(others) => others,
+        let listed: Vec<&Value> = match value {
+            Value::Object(one) if one.contains_key("file") => vec![value],
+            Value::Object(group) => group.values().collect(),
+            Value::Array(others) => others.iter().collect(),
             _ => continue,
         };
         for one in listed {
             entries.push(Entry {
                 role: role.clone(),
-                ..serde_json::from_value(one)?
+                ..Entry::deserialize(one)?
             });
         }
     }
@@ -75,12 +86,16 @@ fn read_manifest(folder: &Path) -> Result<Vec<Entry>, Failure> {
 )]
 fn digest(path: &Path) -> Result<String, Failure> {
     let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    Ok(Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hex(&Sha256::digest(bytes)))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn print_table(entries: &[Entry]) {
     println!(
-        "{:<9} {:<20} {:<30} {:<11} {:<8} source",
+        "{:<10} {:<20} {:<30} {:<11} {:<8} source",
         "role", "id", "file", "licence", ""
     );
     for entry in entries {
@@ -97,6 +112,6 @@ fn print_table(entries: &[Entry]) {
             source,
             ..
         } = entry;
-        println!("{role:<9} {id:<20} {file:<30} {licence:<11} {state:<8} {source}");
+        println!("{role:<10} {id:<20} {file:<30} {licence:<11} {state:<8} {source}");
     }
 }
