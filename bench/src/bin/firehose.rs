@@ -1,9 +1,10 @@
 //! Firehose: how fast a data stream's records become objects in the server's own S3, as GZIP JSON and as Parquet.
 //!
 //! Records are JSON documents of 1 KiB in a stream of four shards. A delivery stream reads it from the position at which it
-//! was made; its bucket is not there yet, so all records wait. Then the bucket is made, the server starts anew, and the
-//! time counts from its start to the end of the delivery of the last record. Afterwards every object is read back, and
-//! every record must be in exactly one of them. The server has all cores of the machine to itself meanwhile.
+//! was made; its bucket is not there, so all records wait. Then the server starts anew, the bucket is made as soon as it
+//! listens, and the time counts from its start to the end of the delivery of the last record; what was tried before the
+//! bucket was there is tried again within half a second, which counts too. Afterwards every object is read back, and every
+//! record must be in exactly one of them. The server has all cores of the machine to itself meanwhile.
 #![allow(
     missing_docs,
     clippy::disallowed_methods,
@@ -17,12 +18,13 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use bench::Failure;
-use bench::measure::{memory_bytes, mib};
+use bench::measure::{cpu_seconds, memory_bytes, mib};
 use bench::records::Target;
 use bench::records::connection::{Connection, signed};
 use bench::report::{Figure, Promise, Report};
 use bench::server::Server;
 use clap::Parser;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 const SHARDS: u32 = 4;
@@ -32,7 +34,9 @@ const PRODUCERS: u64 = 4;
 const RECORD: usize = 1024;
 const ROLE: &str = "arn:aws:iam::000000000000:role/firehose";
 /// Nothing is delivered for so long: it never will.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two lines that say how far it is.
+const SAID_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Parser)]
 struct Args {
@@ -51,6 +55,9 @@ struct Args {
     /// Only this format: gzip or parquet.
     #[arg(long)]
     only: Option<String>,
+    /// Also measure the levels of GZIP, on one core.
+    #[arg(long)]
+    levels: bool,
     /// A Python that has pyarrow, to read Parquet back with.
     #[arg(long, default_value = ".venv/bin/python")]
     python: PathBuf,
@@ -114,11 +121,14 @@ columns = [
 fn main() -> Result<ExitCode, Failure> {
     let args = Args::parse();
     let mut report = Report::new("firehose", args.json);
+    if args.levels {
+        levels(&mut report)?;
+    }
     for format in [Format::Gzip, Format::Parquet] {
         if args.only.as_deref().is_some_and(|only| only != format.name()) {
             continue;
         }
-        let (mut speeds, mut memory, mut stored) = (Vec::new(), 0, 0);
+        let (mut speeds, mut memory, mut stored, mut cpu) = (Vec::new(), 0, 0, Vec::new());
         for round in 0..args.rounds {
             let run = run(&args, format)?;
             report.say(&format!(
@@ -133,6 +143,7 @@ fn main() -> Result<ExitCode, Failure> {
             speeds.push(args.records as f64 / run.seconds);
             memory = memory.max(run.memory);
             stored = run.bytes;
+            cpu.push(run.cpu_seconds / args.records as f64 * 1e6);
         }
         let speed = bench::measure::median(&mut speeds);
         let what = format!("records of 1 KiB a second, data stream to {} in S3", format.name());
@@ -140,10 +151,27 @@ fn main() -> Result<ExitCode, Failure> {
             Figure::new(what, speed, "/s")
                 .promised(Promise::AtLeast(format.promise()))
                 .beside("server MiB at most", mib(memory))
+                .beside("µs of a core for each", bench::measure::median(&mut cpu))
                 .beside("stored/read", stored as f64 / (args.records as usize * RECORD) as f64),
         );
     }
     Ok(report.finish())
+}
+
+/// What each level of GZIP costs and saves, for the choice that the server makes.
+fn levels(report: &mut Report) -> Result<(), Failure> {
+    use std::io::Write;
+    let records: Vec<u8> = (0..32 * 1024).flat_map(record).collect();
+    for level in [1, 2, 3, 4, 6] {
+        let began = Instant::now();
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
+        encoder.write_all(&records)?;
+        let packed = encoder.finish()?;
+        let speed = mib(records.len() as u64) / began.elapsed().as_secs_f64();
+        let figure = Figure::new(format!("GZIP of level {level}"), speed, "MiB/s");
+        report.add(figure.beside("stored/read", packed.len() as f64 / records.len() as f64));
+    }
+    Ok(())
 }
 
 struct Run {
@@ -151,6 +179,8 @@ struct Run {
     objects: usize,
     bytes: u64,
     memory: u64,
+    /// Of the server and its workers.
+    cpu_seconds: f64,
 }
 
 fn run(args: &Args, format: Format) -> Result<Run, Failure> {
@@ -183,17 +213,18 @@ fn run(args: &Args, format: Format) -> Result<Run, Failure> {
         &create,
     )?;
     fill(&target, args.records)?;
-    let made = signed(&target, ("s3", "PUT"), ("/delivered", ""), &[], b"");
-    connection.exchange(&made)?;
     server.stop()?;
 
     let began = Instant::now();
     let server = start()?;
     let target = self::target(&server)?;
     let mut connection = Connection::open(&target)?;
+    let made = signed(&target, ("s3", "PUT"), ("/delivered", ""), &[], b"");
+    connection.exchange(&made)?;
     wait(&mut connection, &target, args.records)?;
     let seconds = began.elapsed().as_secs_f64();
     let memory = memory_bytes(server.pid(), "VmHWM")?;
+    let cpu_seconds = with_children(server.pid())?;
     let objects = objects(&mut connection, &target)?;
     let bytes = objects.iter().map(|(_, body)| body.len() as u64).sum();
     let found = match format {
@@ -207,7 +238,25 @@ fn run(args: &Args, format: Format) -> Result<Run, Failure> {
         objects: objects.len(),
         bytes,
         memory,
+        cpu_seconds,
     })
+}
+
+/// The time that a process and those that it started have had of all cores.
+fn with_children(pid: u32) -> Result<f64, Failure> {
+    let mut seconds = cpu_seconds(pid)?;
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(other) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        // It may have ended meanwhile.
+        let stat = std::fs::read_to_string(format!("/proc/{other}/stat")).unwrap_or_default();
+        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
+        if parent == Some(pid.to_string().as_str()) {
+            seconds += cpu_seconds(other)?;
+        }
+    }
+    Ok(seconds)
 }
 
 fn target(server: &Server) -> Result<Target, Failure> {
@@ -252,9 +301,32 @@ fn record(id: u64) -> Vec<u8> {
     record
 }
 
+/// How far something is, for who waits; on stderr, where it is not taken for a figure.
+struct Progress {
+    what: &'static str,
+    of: u64,
+    said: Instant,
+}
+
+impl Progress {
+    fn new(what: &'static str, of: u64) -> Self {
+        let said = Instant::now();
+        Progress { what, of, said }
+    }
+
+    fn at(&mut self, count: u64) {
+        if self.said.elapsed() >= SAID_EVERY {
+            self.said = Instant::now();
+            eprintln!("{count} of {} records {}", self.of, self.what);
+        }
+    }
+}
+
 fn fill(target: &Target, records: u64) -> Result<(), Failure> {
     use base64::Engine;
     let each = records / PRODUCERS;
+    let progress = Mutex::new((0, Progress::new("put", records)));
+    let progress = &progress;
     std::thread::scope(|scope| {
         let produce = |producer: u64| {
             scope.spawn(move || -> Result<(), Failure> {
@@ -267,6 +339,10 @@ fn fill(target: &Target, records: u64) -> Result<(), Failure> {
                     let batch: Vec<Value> = (first..first + BATCH).map(entry).collect();
                     let body = json!({ "StreamName": "records", "Records": batch });
                     call(&mut connection, target, "kinesis", "Kinesis_20131202.PutRecords", &body)?;
+                    let mut progress = progress.lock();
+                    progress.0 += BATCH;
+                    let count = progress.0;
+                    progress.1.at(count);
                 }
                 Ok(())
             })
@@ -283,6 +359,7 @@ fn fill(target: &Target, records: u64) -> Result<(), Failure> {
 fn wait(connection: &mut Connection, target: &Target, records: u64) -> Result<(), Failure> {
     let ask = format!("GET /metrics HTTP/1.1\r\nhost: {}\r\n\r\n", target.address);
     let (mut before, mut since) = (0, Instant::now());
+    let mut progress = Progress::new("delivered", records);
     loop {
         let text = String::from_utf8_lossy(connection.exchange(ask.as_bytes())?).into_owned();
         let line = text
@@ -295,14 +372,33 @@ fn wait(connection: &mut Connection, target: &Target, records: u64) -> Result<()
         if count >= records {
             return Ok(());
         }
+        progress.at(count);
         if count > before {
             (before, since) = (count, Instant::now());
         }
         if since.elapsed() > PATIENCE {
-            return Err(format!("only {count} of {records} records were delivered").into());
+            let why = why(connection, target)?;
+            let waited = PATIENCE.as_secs();
+            return Err(
+                format!("only {count} of {records} records were delivered, and none for {waited} s: {why}").into(),
+            );
         }
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// What the server says of a delivery that does not go on.
+fn why(connection: &mut Connection, target: &Target) -> Result<String, Failure> {
+    let describe = json!({ "DeliveryStreamName": "delivery" });
+    let body = serde_json::to_vec(&describe)?;
+    let headers = [
+        ("content-type", "application/x-amz-json-1.1"),
+        ("x-amz-target", "Firehose_20150804.DescribeDeliveryStream"),
+    ];
+    let request = signed(target, ("firehose", "POST"), ("/", ""), &headers, &body);
+    let described: Value = serde_json::from_slice(connection.exchange(&request)?)?;
+    let failure = described.pointer("/DeliveryStreamDescription/FailureDescription");
+    Ok(failure.map_or_else(|| "the server says of no failure".to_owned(), Value::to_string))
 }
 
 /// Every object of the bucket.

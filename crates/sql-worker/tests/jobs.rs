@@ -136,7 +136,7 @@ fn read_parquet(file: Vec<u8>) -> RecordBatch {
 fn mismatches(outcome: &Outcome) -> Vec<(u32, &str)> {
     let text = |reason| match reason {
         &Reason::Malformed(_) => "malformed",
-        Reason::Mismatch(why) => why.as_str(),
+        Reason::Mismatch(why) | Reason::Fatal(why) => why.as_str(),
     };
     outcome
         .rejected

@@ -101,6 +101,8 @@ pub enum Reason {
     Malformed(String),
     /// It is JSON that does not fit the columns.
     Mismatch(String),
+    /// Workers end on it. Said by the pool; a worker does not live to say it.
+    Fatal(String),
 }
 
 /// A record that is not in the file.

@@ -23,8 +23,15 @@ pub const CHUNK_BYTES: usize = 1024 * 1024;
 /// Until a started worker is ready.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// For one job: 128 MiB, the most that a buffer holds, at 1 MiB/s.
-pub const JOB_TIMEOUT: Duration = Duration::from_secs(128);
+/// For a job without records. What its records may take is added.
+pub const JOB_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes of records that a worker does at least in a second.
+pub const JOB_BYTES_PER_SECOND: u32 = 1024 * 1024;
+
+/// Records of one job that are left out one by one because workers end on them; with more of them, what has not been
+/// converted is left out as a whole. Ours: each costs as many jobs as a number of records has binary digits.
+pub const FATAL_RECORDS_MAX: usize = 8;
 
 /// A worker that has nothing to do is ended after this.
 pub const IDLE_RETIRE: Duration = Duration::from_secs(60);

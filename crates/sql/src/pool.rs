@@ -1,4 +1,5 @@
-//! The pool: worker processes of all accounts, and the conversions they do.
+//! The pool: worker processes of all accounts, and the conversions they do. A record on which workers end is found and left
+//! out, so that it does not keep the others.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,8 +10,8 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::job::{Job, Rejected};
-use crate::limits::{IDLE_RETIRE, JOB_ATTEMPTS};
+use crate::job::{Job, Reason, Rejected};
+use crate::limits::{FATAL_RECORDS_MAX, IDLE_RETIRE, JOB_ATTEMPTS, JOB_BYTES_PER_SECOND, JOB_TIMEOUT};
 use crate::process::{Failure, Outcome, Process};
 
 /// What the pool needs to know.
@@ -22,6 +23,8 @@ pub struct SqlConfig {
     pub workers_max: usize,
     /// A worker that has nothing to do is ended after this.
     pub idle_retire: Duration,
+    /// For a job, beside a second for each MiB of its records.
+    pub job_timeout: Duration,
 }
 
 impl SqlConfig {
@@ -31,6 +34,7 @@ impl SqlConfig {
             worker,
             workers_max: std::thread::available_parallelism().map_or(2, usize::from).max(2),
             idle_retire: IDLE_RETIRE,
+            job_timeout: JOB_TIMEOUT,
         }
     }
 }
@@ -109,37 +113,101 @@ impl SqlPool {
     pub async fn convert(&self, account: AccountId, job: &Job, records: &[Bytes]) -> Result<Converted, ConvertError> {
         let gone = |_| ConvertError::Worker("the pool was shut down".to_owned());
         let _permit = self.inner.permits.acquire().await.map_err(gone)?;
-        let mut last = Failure::Ended;
-        for attempt in 0..JOB_ATTEMPTS {
-            match self.attempt(account, job, records, attempt).await {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match self.attempt(account, job, records, attempt == 1).await {
                 Ok(Outcome { failed: Some(why), .. }) => return Err(ConvertError::Refused(why)),
                 Ok(outcome) => return Ok(converted(outcome)),
                 Err(failure) => {
                     tracing::warn!(%account, attempt, error = %failure, "sql worker failed");
-                    last = failure;
+                    match attempt < JOB_ATTEMPTS {
+                        true => {}
+                        false if failure.came_of_the_job() => {
+                            return self.without_fatal(account, job, records, failure).await;
+                        }
+                        false => return Err(ConvertError::Worker(failure.to_string())),
+                    }
                 }
             }
         }
-        Err(ConvertError::Worker(last.to_string()))
     }
 
-    /// A process that failed is not seen again; a second attempt is made by a new one.
-    async fn attempt(
+    /// Converts records of which some end workers: each of them is the last of the shortest beginning that ends one.
+    async fn without_fatal(
         &self,
         account: AccountId,
         job: &Job,
         records: &[Bytes],
-        attempt: u32,
+        mut failure: Failure,
+    ) -> Result<Converted, ConvertError> {
+        let worker = |failure: Failure| ConvertError::Worker(failure.to_string());
+        // A worker that ends on the simplest record ends on all: that is not the records' fault.
+        let probe = [Bytes::from_static(b"{}")];
+        self.attempt(account, job, &probe, false).await.map_err(worker)?;
+        let mut left: Vec<(usize, Bytes)> = records.iter().cloned().enumerate().collect();
+        let (mut good, mut fatal) = (0, Vec::new());
+        loop {
+            let out = match fatal.len() < FATAL_RECORDS_MAX {
+                true => {
+                    let (mut low, mut high) = (good, left.len());
+                    while high - low > 1 {
+                        let middle = low + (high - low) / 2;
+                        match self.beginning(account, job, &left, middle).await {
+                            Ok(_) => low = middle,
+                            Err(other) if other.came_of_the_job() => (high, failure) = (middle, other),
+                            Err(other) => return Err(worker(other)),
+                        }
+                    }
+                    good = low;
+                    low..high
+                }
+                false => good..left.len(),
+            };
+            let why = format!("The program sql-worker failed on it: {failure}.");
+            let reject = |(index, _)| Rejected {
+                index,
+                reason: Reason::Fatal(why.clone()),
+            };
+            tracing::warn!(%account, records = out.len(), error = %failure, "records are left out of a conversion");
+            fatal.extend(left.drain(out).map(reject));
+            match self.beginning(account, job, &left, left.len()).await {
+                Ok(Outcome { failed: Some(why), .. }) => return Err(ConvertError::Refused(why)),
+                Ok(mut outcome) => {
+                    for rejected in &mut outcome.rejected {
+                        rejected.index = left.get(rejected.index).map_or(rejected.index, |(index, _)| *index);
+                    }
+                    outcome.rejected.extend(fatal);
+                    return Ok(converted(outcome));
+                }
+                Err(other) if other.came_of_the_job() && good < left.len() => failure = other,
+                Err(other) => return Err(worker(other)),
+            }
+        }
+    }
+
+    /// The first so many of the records.
+    async fn beginning(
+        &self,
+        account: AccountId,
+        job: &Job,
+        left: &[(usize, Bytes)],
+        count: usize,
     ) -> Result<Outcome, Failure> {
-        let idle = match attempt {
-            0 => self.inner.take(account),
-            _ => None,
-        };
-        let mut process = match idle {
+        let records: Vec<Bytes> = left.iter().take(count).map(|(_, record)| record.clone()).collect();
+        self.attempt(account, job, &records, true).await
+    }
+
+    /// A process that failed is not seen again.
+    async fn attempt(&self, account: AccountId, job: &Job, records: &[Bytes], used: bool) -> Result<Outcome, Failure> {
+        let config = &self.inner.config;
+        let bytes: usize = records.iter().map(Bytes::len).sum();
+        let within = config.job_timeout + Duration::from_secs(bytes as u64) / JOB_BYTES_PER_SECOND;
+        let mut process = match self.inner.take(account).filter(|_| used) {
             Some(process) => process,
-            None => Process::start(&self.inner.config.worker).await?,
+            None => Process::start(&config.worker).await?,
         };
-        let outcome = process.run(job, records).await?;
+        let outcome = process.run(job, records, within).await?;
         self.keep(account, process);
         Ok(outcome)
     }

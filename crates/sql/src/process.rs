@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
 use crate::job::{Job, Rejected};
-use crate::limits::{CHUNK_BYTES, FROM_WORKER_BYTES_MAX, JOB_TIMEOUT, READY_TIMEOUT, STDERR_BYTES, STDERR_LINES};
+use crate::limits::{CHUNK_BYTES, FROM_WORKER_BYTES_MAX, READY_TIMEOUT, STDERR_BYTES, STDERR_LINES};
 use crate::protocol::{FromWorker, ProtocolError, ToWorker, VERSION, length, put_records};
 
 /// Why a worker is no more.
@@ -28,8 +29,17 @@ pub(crate) enum Failure {
     Version(u32),
     #[error("it was silent for too long")]
     Silent,
-    #[error("it was not done within {} s", JOB_TIMEOUT.as_secs())]
-    Slow,
+    #[error("it was not done within {0:?}")]
+    Slow(Duration),
+    #[error("it does not start: {0}")]
+    Unready(Box<Failure>),
+}
+
+impl Failure {
+    /// True where the worker was well before it was given the job.
+    pub(crate) fn came_of_the_job(&self) -> bool {
+        !matches!(self, Failure::Unready(_))
+    }
 }
 
 /// What came of a job.
@@ -53,6 +63,11 @@ impl Process {
     /// Starts a worker and waits until it has locked itself down. It inherits no variable, no file but its three
     /// streams, and no working directory; it drops root by itself.
     pub(crate) async fn start(worker: &Path) -> Result<Process, Failure> {
+        let started = Process::begin(worker).await;
+        started.map_err(|failure| Failure::Unready(Box::new(failure)))
+    }
+
+    async fn begin(worker: &Path) -> Result<Process, Failure> {
         let mut child = Command::new(worker)
             .env_clear()
             .current_dir("/")
@@ -88,15 +103,15 @@ impl Process {
     }
 
     /// Does a job. After a failure the process is useless; so it is when the future was dropped.
-    pub(crate) async fn run(&mut self, job: &Job, records: &[Bytes]) -> Result<Outcome, Failure> {
+    pub(crate) async fn run(&mut self, job: &Job, records: &[Bytes], within: Duration) -> Result<Outcome, Failure> {
         let Process { stdin, inbox, .. } = self;
         let both = async {
             let (_, outcome) = tokio::try_join!(send(stdin, job, records), receive(inbox, records.len()))?;
             Ok(outcome)
         };
-        tokio::time::timeout(JOB_TIMEOUT, both)
+        tokio::time::timeout(within, both)
             .await
-            .map_err(|_| Failure::Slow)?
+            .map_err(|_| Failure::Slow(within))?
     }
 }
 

@@ -141,6 +141,7 @@ impl FromWorker {
                 let (kind, text) = match reason {
                     Reason::Malformed(text) => (0, text),
                     Reason::Mismatch(text) => (1, text),
+                    Reason::Fatal(text) => (2, text),
                 };
                 out.put_u8(kind);
                 let text: String = text.chars().take(REASON_CHARACTERS_MAX).collect();
@@ -177,6 +178,7 @@ impl FromWorker {
                 let reason = match kind {
                     0 => Reason::Malformed(text(rest)),
                     1 => Reason::Mismatch(text(rest)),
+                    2 => Reason::Fatal(text(rest)),
                     _ => return Err(ProtocolError("a reason of an unknown kind")),
                 };
                 Ok(FromWorker::Rejected(u32::from_le_bytes(*index), reason))

@@ -3,19 +3,12 @@
 //! JSON documents and texts stand on a line each, bytes one behind the other. AWS does not say how it joins records; it
 //! says that it leaves them as they are.
 
-use std::io::Write;
-
-use bytes::{Bytes, BytesMut};
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use bytes::Bytes;
 use serde::de::IgnoredAny;
 use wire::kinesis::{RecordFormatType, S3CompressionType};
 
-use crate::format::Encoded;
+use crate::format::{Codec, Encoded, compress};
 use crate::types::{ErrorOutputType, Failed, Processed, Ready, Record};
-
-/// Level of Zstandard: its own default.
-const ZSTD_LEVEL: i32 = 3;
 
 /// How the records of a channel are checked and joined.
 #[derive(Clone, Debug)]
@@ -28,13 +21,17 @@ pub struct Body {
     pub stream_arn: String,
 }
 
+fn codec(compression: S3CompressionType) -> Codec {
+    match compression {
+        S3CompressionType::None => Codec::None,
+        S3CompressionType::Gzip => Codec::Gzip,
+        S3CompressionType::Zstd => Codec::Zstd,
+    }
+}
+
 /// What names end with.
 pub fn extension(compression: S3CompressionType) -> &'static str {
-    match compression {
-        S3CompressionType::None => "",
-        S3CompressionType::Gzip => ".gz",
-        S3CompressionType::Zstd => ".zst",
-    }
+    codec(compression).extension()
 }
 
 impl Body {
@@ -83,20 +80,16 @@ impl Body {
 
     /// The body of an object.
     pub async fn encode(&self, records: Vec<Ready>) -> std::io::Result<Encoded> {
-        let (lines, compression) = (self.records != RecordFormatType::ByteArray, self.compression);
-        let encoded = tokio::task::spawn_blocking(move || match compression {
-            S3CompressionType::None => Ok(joined(&records, lines)),
-            S3CompressionType::Gzip => {
-                let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-                write(&records, lines, &mut encoder)?;
-                encoder.finish().map(Bytes::from)
+        let (lines, codec) = (self.records != RecordFormatType::ByteArray, codec(self.compression));
+        let mut parts = Vec::with_capacity(records.len() * 2);
+        for record in records {
+            let ended = !lines || record.data.ends_with(b"\n");
+            parts.push(record.data);
+            if !ended {
+                parts.push(Bytes::from_static(b"\n"));
             }
-            S3CompressionType::Zstd => {
-                let mut encoder = zstd::Encoder::new(Vec::new(), ZSTD_LEVEL)?;
-                write(&records, lines, &mut encoder)?;
-                encoder.finish().map(Bytes::from)
-            }
-        });
+        }
+        let encoded = tokio::task::spawn_blocking(move || compress(codec, &parts));
         let body = encoded.await.map_err(std::io::Error::other)??;
         Ok(Encoded {
             body: vec![body],
@@ -110,28 +103,6 @@ fn no_json(data: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(data).map_err(|error| error.to_string());
     text.and_then(|text| serde_json::from_str::<IgnoredAny>(text).map_err(|error| error.to_string()))
         .err()
-}
-
-fn write(records: &[Ready], lines: bool, to: &mut impl Write) -> std::io::Result<()> {
-    for record in records {
-        to.write_all(&record.data)?;
-        if lines && !record.data.ends_with(b"\n") {
-            to.write_all(b"\n")?;
-        }
-    }
-    Ok(())
-}
-
-fn joined(records: &[Ready], lines: bool) -> Bytes {
-    let bytes = records.iter().map(|record| record.data.len() + 1).sum();
-    let mut body = BytesMut::with_capacity(bytes);
-    for record in records {
-        body.extend_from_slice(&record.data);
-        if lines && !record.data.ends_with(b"\n") {
-            body.extend_from_slice(b"\n");
-        }
-    }
-    body.freeze()
 }
 
 #[cfg(test)]

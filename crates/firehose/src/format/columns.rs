@@ -46,6 +46,7 @@ impl Converter for WorkerConverter {
             let (code, message) = match rejected.reason {
                 Reason::Malformed(why) => ("ParseError", format!("Encountered malformed JSON. {why}")),
                 Reason::Mismatch(why) => ("MalformedData", format!("Data does not match the schema. {why}")),
+                Reason::Fatal(why) => ("InternalError", why),
             };
             (rejected.index, format!("DataFormatConversion.{code}"), message)
         });
