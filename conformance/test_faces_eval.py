@@ -140,3 +140,27 @@ def test_a_folder_that_is_none_and_a_model_that_is_none_are_refused(command, peo
     assert "No such file" in finished(command(tmp_path / "missing"), code=1)[1]
     complaints = finished(command(people, "--model", "another"), code=1)[1]
     assert "no embedder is called another" in complaints
+
+
+def test_a_collection_says_who_resembles_whom(server, photographs, name):
+    rekognition = server.client("rekognition")
+    rekognition.create_collection(CollectionId=name)
+    for person, image in (("obama", "obama"), ("obama", "obama-2"), ("biden", "biden")):
+        rekognition.index_faces(CollectionId=name, Image={"Bytes": photographs[image]}, ExternalImageId=person, MaxFaces=1)
+    ids = {f["FaceId"]: f["ExternalImageId"] for f in rekognition.list_faces(CollectionId=name)["Faces"]}
+    between = {"obama": [], "biden": []}
+    for face, person in ids.items():
+        for match in rekognition.search_faces(CollectionId=name, FaceId=face, FaceMatchThreshold=0)["FaceMatches"]:
+            between[person].append((ids[match["Face"]["FaceId"]], match["Similarity"]))
+    environment = {**os.environ, "AWS_REGION": REGION, "AWS_ENDPOINT_URL": server.url, "AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret, "NO_COLOR": "1"}
+    report = subprocess.run([binary(), "faces", "report", name, "--json"], check=True, capture_output=True, text=True, env=environment)
+    people = {person["name"]: person for person in json.loads(report.stdout)["people"]}
+    assert set(people) == {"obama", "biden"} and (people["obama"]["faces"], people["biden"]["faces"]) == (2, 1)
+    assert people["obama"]["least_own"] == pytest.approx(min(s for who, s in between["obama"] if who == "obama"), abs=1e-3)
+    assert people["obama"]["nearest"] == {"name": "biden", "similarity": pytest.approx(max(s for who, s in between["obama"] if who == "biden"), abs=1e-3)}
+    assert people["biden"]["least_own"] is None
+    table = subprocess.run([binary(), "faces", "report", name], check=True, capture_output=True, text=True, env=environment).stdout
+    assert "3 faces of 2 people" in table and "at 80: 0 people match somebody else, 0 have two faces" in table and "\x1b" not in table
+    rekognition.delete_collection(CollectionId=name)
+    missing = subprocess.run([binary(), "faces", "report", name], capture_output=True, text=True, env=environment)
+    assert missing.returncode == 1 and "ResourceNotFoundException" in missing.stderr

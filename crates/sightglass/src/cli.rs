@@ -26,7 +26,7 @@ pub enum Command {
     Keys(KeysArgs),
     /// List and verify the prepared face models.
     Models(ModelsArgs),
-    /// Measure how well faces are told apart.
+    /// Measure how well faces are told apart, on a folder of people or in a collection.
     Faces(FacesArgs),
     /// Send a file, a pipe or a camera's URL into a video stream.
     Put(PutArgs),
@@ -771,6 +771,30 @@ pub struct FacesArgs {
 pub enum FacesAction {
     /// Measure accuracy on a folder that has a sub-folder of images for each person.
     Eval(FacesEvalArgs),
+    /// Show how far apart the people of a collection are: whose faces somebody else's resemble.
+    Report(FacesReportArgs),
+}
+
+/// Flags of `faces report`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A person is the faces of one user, or of one external image id where there is no user. Every face is searched.
+
+Example:
+  sightglass faces report staff"
+)]
+pub struct FacesReportArgs {
+    /// The collection's id.
+    pub collection: String,
+    /// Print JSON, with everybody.
+    #[arg(long)]
+    pub json: bool,
+    /// When there is colour.
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: Color,
+    /// Which server.
+    #[command(flatten)]
+    pub server: ServerArgs,
 }
 
 /// Flags of `faces eval`.

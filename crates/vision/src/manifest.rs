@@ -1,4 +1,5 @@
-//! `manifest.json` of a folder of models: which files the worker loads, and what the vectors they make are called.
+//! `manifest.json` of a folder of models: which files the worker loads, and what the vectors they make are called. Beside it
+//! `added.json` has the embedders that the user added, which preparing the folder anew leaves alone.
 
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,13 @@ pub struct Manifest {
     /// The face embedder that is used.
     pub embedder: Embedder,
     /// Further ones, of which the configuration may choose one instead.
+    #[serde(skip)]
+    embedders: Vec<Embedder>,
+}
+
+/// `added.json`.
+#[derive(Deserialize)]
+struct Added {
     #[serde(default)]
     embedders: Vec<Embedder>,
 }
@@ -81,6 +89,11 @@ impl Manifest {
         folder.join("manifest.json")
     }
 
+    /// Where the embedders are listed that the user added.
+    pub fn added_path(folder: &Path) -> PathBuf {
+        folder.join("added.json")
+    }
+
     /// Reads and checks a folder's manifest, and chooses the embedder: the one with this id, or the folder's first. The
     /// error is in words for the operator.
     pub fn read(folder: &Path, embedder: Option<&str>) -> Result<Manifest, String> {
@@ -99,6 +112,15 @@ impl Manifest {
     pub fn read_candidate(folder: &Path, embedder: Option<&str>) -> Result<Manifest, String> {
         let text = std::fs::read_to_string(Self::path(folder)).map_err(|e| e.to_string())?;
         let mut manifest: Manifest = serde_json::from_str(&text).map_err(|e| e.to_string())?;
+        let added = Self::added_path(folder);
+        match std::fs::read_to_string(&added) {
+            Ok(text) => {
+                let read: Result<Added, _> = serde_json::from_str(&text);
+                manifest.embedders = read.map_err(|e| format!("{}: {e}", added.display()))?.embedders;
+            }
+            Err(none) if none.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(format!("{}: {error}", added.display())),
+        }
         manifest.choose(embedder)?;
         manifest.check(folder)?;
         Ok(manifest)
@@ -160,13 +182,16 @@ mod tests {
             |id: &str, file: &str| format!(r#""id": "{id}", "file": "{file}", "sha256": "00", "licence": "MIT""#);
         let text = format!(
             r#"{{"format": 1, "engine": {{{}}}, "detector": {{{}}},
-                "embedder": {{{}, "length": {length}, "channels": "rgb", "mean": 0.0, "scale": 1.0}},
-                "embedders": [{{{}, "length": 512, "channels": "bgr", "mean": 127.5, "scale": 0.0078125}}]}}"#,
+                "embedder": {{{}, "length": {length}, "channels": "rgb", "mean": 0.0, "scale": 1.0}}}}"#,
             part("e-1", "engine.so"),
             part("d-1", "detector.onnx"),
             part("v-1", embedder_file),
+        );
+        let added = format!(
+            r#"{{"embedders": [{{{}, "length": 512, "channels": "bgr", "mean": 127.5, "scale": 0.0078125}}]}}"#,
             part("v-2-0123abcd", "second.onnx"),
         );
+        std::fs::write(Manifest::added_path(folder.path()), added).unwrap();
         std::fs::write(Manifest::path(folder.path()), text).unwrap();
         folder
     }

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use client::{Backoff, Client, ClientError, Service};
 use futures_util::StreamExt;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::super::progress::Progress;
@@ -17,9 +18,9 @@ use super::folder::{Labelled, Pair, Pairs};
 use super::metrics::{Histogram, Scored, Tally};
 
 /// Calls at once: one is worked on while others are read, sent and counted.
-const AT_ONCE: usize = 4;
+pub const AT_ONCE: usize = 4;
 /// Matches of one search; the most that the API gives.
-const MATCHES_MAX: u32 = 4096;
+pub const MATCHES_MAX: u32 = 4096;
 /// Faces of one image among which the subject is chosen.
 const FACES_PER_IMAGE: u32 = 10;
 /// Faces of one DeleteFaces.
@@ -54,6 +55,20 @@ pub struct Session<'a> {
     filter: &'a str,
 }
 
+/// Calls an operation of Rekognition, again while the server is busy.
+pub async fn call<T: DeserializeOwned>(client: &Client, operation: &str, input: &Value) -> Result<T, ClientError> {
+    let mut failures = 0;
+    loop {
+        match client.call_as(Service::Rekognition, operation, input).await {
+            Err(busy) if busy.is_transient() && failures + 1 < ATTEMPTS => {
+                failures += 1;
+                tokio::time::sleep(Backoff::default().draw(failures)).await;
+            }
+            other => return other,
+        }
+    }
+}
+
 /// What IndexFaces said of one image.
 enum Outcome {
     Face { id: u128, others: Vec<String> },
@@ -82,23 +97,10 @@ impl<'a> Session<'a> {
     /// Deletes the collection.
     pub async fn close(self) -> Result<(), Failure> {
         let input = json!({ "CollectionId": self.collection });
-        self.call::<Value>("DeleteCollection", &input)
+        call::<Value>(self.client, "DeleteCollection", &input)
             .await
             .map_err(connect::explained)?;
         Ok(())
-    }
-
-    async fn call<T: for<'de> Deserialize<'de>>(&self, operation: &str, input: &Value) -> Result<T, ClientError> {
-        let mut failures = 0;
-        loop {
-            match self.client.call_as(Service::Rekognition, operation, input).await {
-                Err(busy) if busy.is_transient() && failures + 1 < ATTEMPTS => {
-                    failures += 1;
-                    tokio::time::sleep(Backoff::default().draw(failures)).await;
-                }
-                other => return other,
-            }
-        }
     }
 
     /// Enrols every image and searches every face.
@@ -162,7 +164,7 @@ impl<'a> Session<'a> {
         // Bystanders would be somebody's nearest face.
         for ids in others.chunks(DELETED_AT_ONCE) {
             let input = json!({ "CollectionId": self.collection, "FaceIds": ids });
-            self.call::<Value>("DeleteFaces", &input)
+            call::<Value>(self.client, "DeleteFaces", &input)
                 .await
                 .map_err(connect::explained)?;
         }
@@ -176,7 +178,7 @@ impl<'a> Session<'a> {
             "CollectionId": self.collection, "Image": { "Bytes": STANDARD.encode(&image) }, "ExternalImageId": index.to_string(),
             "MaxFaces": FACES_PER_IMAGE, "QualityFilter": self.filter,
         });
-        match self.call::<Indexed>("IndexFaces", &input).await {
+        match call::<Indexed>(self.client, "IndexFaces", &input).await {
             Ok(answer) => Ok(answer.outcome()),
             // The image is at fault; what else is refused would be refused for every image.
             Err(ClientError::Refused(refused))
@@ -200,7 +202,7 @@ impl<'a> Session<'a> {
             let input = json!({
                 "CollectionId": self.collection, "FaceId": face_id(id), "FaceMatchThreshold": 0, "MaxFaces": MATCHES_MAX,
             });
-            (index, self.call::<Found>("SearchFaces", &input).await)
+            (index, call::<Found>(self.client, "SearchFaces", &input).await)
         });
         let mut answers = std::pin::pin!(answers.buffer_unordered(AT_ONCE));
         let (mut done, total) = (0, count.enrolled);
@@ -238,15 +240,15 @@ struct Unindexed {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Face {
-    face_id: String,
+pub struct Face {
+    pub face_id: String,
     #[serde(default)]
-    bounding_box: Bounds,
+    pub bounding_box: Bounds,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Bounds {
+pub struct Bounds {
     width: f32,
     height: f32,
     left: f32,
@@ -264,16 +266,16 @@ impl Bounds {
 /// Members of SearchFaces' answer.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Found {
+pub struct Found {
     #[serde(default)]
-    face_matches: Vec<Match>,
+    pub face_matches: Vec<Match>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Match {
-    similarity: f32,
-    face: Face,
+pub struct Match {
+    pub similarity: f32,
+    pub face: Face,
 }
 
 impl Indexed {
@@ -300,11 +302,11 @@ impl Indexed {
 }
 
 /// A face id as a number: 16 bytes instead of 60.
-fn parse_id(text: &str) -> Option<u128> {
+pub fn parse_id(text: &str) -> Option<u128> {
     u128::from_str_radix(&text.replace('-', ""), 16).ok()
 }
 
-fn face_id(id: u128) -> String {
+pub fn face_id(id: u128) -> String {
     let hex = format!("{id:032x}");
     let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| hex.get(range).unwrap_or_default());
     parts.join("-")
@@ -422,10 +424,11 @@ impl<'a> Count<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    fn found(image: u128, similarity: f32) -> Match {
+    /// A match.
+    pub fn found(image: u128, similarity: f32) -> Match {
         Match {
             similarity,
             face: Face {

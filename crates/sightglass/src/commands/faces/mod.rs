@@ -1,5 +1,7 @@
-//! `sightglass faces eval`: how well faces are told apart, measured on a folder of labelled images.
+//! `sightglass faces eval`: how well faces are told apart, measured on a folder of labelled images. `faces report`: how far
+//! apart the people of a collection are.
 
+mod collection;
 mod folder;
 mod measure;
 mod metrics;
@@ -29,6 +31,7 @@ pub fn run(args: &FacesArgs) -> Result<ExitCode, Failure> {
     let runtime = super::small_runtime()?;
     match &args.action {
         FacesAction::Eval(eval) => runtime.block_on(evaluate(eval))?,
+        FacesAction::Report(report) => runtime.block_on(collection::run(report))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,12 +8,12 @@ use sha2::{Digest, Sha256};
 use vision::manifest::{ID_DIGITS, Manifest};
 
 use super::super::Failure;
-use super::{digest, hex, read_json};
+use super::{digest, hex, read_added, read_manifest};
 use crate::cli::{Colours, ModelsAddArgs};
 
 /// Characters of a name; with the digits it must be a FaceModelVersion.
 const NAME_CHARS_MAX: usize = 64;
-/// Embedders of a folder besides the prepared one.
+/// The list of `added.json`.
 const EMBEDDERS: &str = "embedders";
 
 /// Runs the command.
@@ -29,10 +29,11 @@ pub fn run(folder: &Path, args: &ModelsAddArgs, as_json: bool) -> Result<ExitCod
     if !args.mean.is_finite() || !args.scale.is_normal() {
         return Err("--mean and --scale must be numbers, and --scale not 0".into());
     }
-    let mut manifest = read_json(folder)?;
+    let manifest = read_manifest(folder)?;
+    let mut added = read_added(folder)?;
     let mut entry = entry(args)?;
     let id = text(&entry, "id").to_owned();
-    if ids(&manifest).any(|known| known == id) {
+    if ids(&manifest, &added).any(|known| known == id) {
         return Err(format!("{id} is in the folder already").into());
     }
     let worker = crate::sight::program(args.worker.as_ref(), "SIGHTGLASS_WORKER", crate::sight::WORKER);
@@ -40,10 +41,10 @@ pub fn run(folder: &Path, args: &ModelsAddArgs, as_json: bool) -> Result<ExitCod
     entry.insert("length".to_owned(), json!(length));
     let file = text(&entry, "file").to_owned();
     put(&args.file, &folder.join(&file))?;
-    let others = manifest.entry(EMBEDDERS).or_insert_with(|| json!([]));
-    let others = others.as_array_mut().ok_or("the manifest's embedders are not a list")?;
+    let others = added.entry(EMBEDDERS).or_insert_with(|| json!([]));
+    let others = others.as_array_mut().ok_or("the list of added embedders is none")?;
     others.push(Value::Object(entry.clone()));
-    write_json(folder, &manifest)?;
+    write_json(&Manifest::added_path(folder), &added)?;
     if as_json {
         println!("{}", Value::Object(entry));
     } else {
@@ -96,9 +97,8 @@ fn tried(
     }
     put(file, &stage.path().join(text(entry, "file")))?;
     let mut trial = manifest.clone();
-    trial.remove(EMBEDDERS);
     trial.insert("embedder".to_owned(), Value::Object(entry.clone()));
-    write_json(stage.path(), &trial)?;
+    write_json(&Manifest::path(stage.path()), &trial)?;
     let failed = |why: String| format!("{} cannot be used: {why}", file.display());
     Ok(vision::candidate::measure(worker, &std::path::absolute(stage.path())?).map_err(failed)?)
 }
@@ -117,10 +117,10 @@ fn collect_files(value: &Value, files: &mut Vec<PathBuf>) {
 }
 
 /// Every id that a collection may have as its model.
-fn ids(manifest: &Map<String, Value>) -> impl Iterator<Item = &str> {
-    let first = manifest.get("embedder").into_iter();
-    let others = manifest.get(EMBEDDERS).and_then(Value::as_array).into_iter().flatten();
-    first.chain(others).filter_map(|entry| entry.get("id")?.as_str())
+fn ids<'a>(manifest: &'a Map<String, Value>, added: &'a Map<String, Value>) -> impl Iterator<Item = &'a str> {
+    let others = added.get(EMBEDDERS).and_then(Value::as_array).into_iter().flatten();
+    let all = manifest.get("embedder").into_iter().chain(others);
+    all.filter_map(|entry| entry.get("id")?.as_str())
 }
 
 fn text<'a>(entry: &'a Map<String, Value>, member: &str) -> &'a str {
@@ -151,11 +151,10 @@ fn put(from: &Path, to: &Path) -> Result<(), Failure> {
     clippy::disallowed_methods,
     reason = "models are written where there is no Disk: they are not data"
 )]
-fn write_json(folder: &Path, manifest: &Map<String, Value>) -> Result<(), Failure> {
-    let path = Manifest::path(folder);
+fn write_json(path: &Path, manifest: &Map<String, Value>) -> Result<(), Failure> {
     let beside = path.with_extension("json.new");
     std::fs::write(&beside, serde_json::to_string_pretty(manifest)? + "\n")?;
-    std::fs::rename(&beside, &path)?;
+    std::fs::rename(&beside, path)?;
     Ok(())
 }
 

@@ -34,7 +34,8 @@ pub fn run(args: &ModelsArgs) -> Result<ExitCode, Failure> {
     if let ModelsAction::Add(model) = &args.action {
         return add::run(&args.models, model, args.json);
     }
-    let mut entries = entries(&read_json(&args.models)?)?;
+    let mut entries = entries(&read_manifest(&args.models)?)?;
+    entries.extend(self::entries(&read_added(&args.models)?)?);
     if matches!(args.action, ModelsAction::Verify) {
         for entry in &mut entries {
             entry.intact = Some(digest(&args.models.join(&entry.file))? == entry.sha256);
@@ -53,11 +54,25 @@ pub fn run(args: &ModelsArgs) -> Result<ExitCode, Failure> {
     clippy::disallowed_methods,
     reason = "models are read where there is no Disk: they are not data"
 )]
-fn read_json(folder: &Path) -> Result<Map<String, Value>, Failure> {
+fn read_json(path: &Path) -> Result<Option<Map<String, Value>>, Failure> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(
+            serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?,
+        )),
+        Err(none) if none.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("{}: {error}", path.display()).into()),
+    }
+}
+
+fn read_manifest(folder: &Path) -> Result<Map<String, Value>, Failure> {
     let path = Manifest::path(folder);
-    let text = std::fs::read_to_string(&path)
-        .map_err(|e| format!("{}: {e}; `make models` prepares the folder", path.display()))?;
-    Ok(serde_json::from_str(&text)?)
+    let absent = || format!("there is no {}; `make models` prepares the folder", path.display());
+    Ok(read_json(&path)?.ok_or_else(absent)?)
+}
+
+/// What was added to the folder by hand.
+fn read_added(folder: &Path) -> Result<Map<String, Value>, Failure> {
+    Ok(read_json(&Manifest::added_path(folder))?.unwrap_or_default())
 }
 
 /// The files of a manifest, by their roles; an object without a file is a group of them.
