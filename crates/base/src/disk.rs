@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::streamed::StreamedFile;
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::ReadWriteFlags;
 
@@ -27,6 +28,12 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// space aside at once, so that the file reads as zeros up to there.
     fn create_sized(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
         let _ = bytes;
+        self.create(name)
+    }
+
+    /// As [`Self::create`], for a file that is written once, from its beginning to its end in large stretches: an
+    /// implementation may send them straight to the device, so that they push nothing else out of the page cache.
+    fn create_streamed(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         self.create(name)
     }
 
@@ -162,6 +169,14 @@ impl Disk for SystemDisk {
         self.open_with(name, OFlags::CREATE | OFlags::EXCL)
     }
 
+    fn create_streamed(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.descriptor(name, OFlags::CREATE | OFlags::EXCL)?;
+        match self.open_direct(name) {
+            Ok(direct) => Ok(Arc::new(StreamedFile::new(file, direct))),
+            Err(_) => Ok(Arc::new(SystemFile { file })),
+        }
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {
@@ -203,8 +218,8 @@ impl Disk for SystemDisk {
 }
 
 #[derive(Debug)]
-struct SystemFile {
-    file: File,
+pub(crate) struct SystemFile {
+    pub(crate) file: File,
 }
 
 /// Pieces in one call; Linux's IOV_MAX.

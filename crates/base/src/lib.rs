@@ -7,6 +7,7 @@ pub mod ids;
 pub mod metrics;
 pub mod service;
 pub mod small_file;
+mod streamed;
 pub mod time;
 
 pub use disk::{Disk, DiskFile, SystemDisk};

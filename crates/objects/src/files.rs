@@ -64,13 +64,25 @@ impl Files {
         Ok(folder)
     }
 
-    /// Makes an empty file.
+    /// Makes an empty file for a body that is written at once.
     pub fn create(self: &Arc<Self>) -> Result<NewFile, ObjectError> {
+        self.create_by(|folder, name| folder.create(name))
+    }
+
+    /// Makes an empty file for a body of many chunks.
+    pub fn create_streamed(self: &Arc<Self>) -> Result<NewFile, ObjectError> {
+        self.create_by(|folder, name| folder.create_streamed(name))
+    }
+
+    fn create_by(
+        self: &Arc<Self>,
+        create: impl FnOnce(&dyn Disk, &str) -> io::Result<Arc<dyn DiskFile>>,
+    ) -> Result<NewFile, ObjectError> {
         let id = Id::random();
         let fail = |error: io::Error| ObjectError::io("create a file", &error);
         let folder = self.folder(id.first_byte()).map_err(fail)?;
         self.making.lock().insert(id);
-        match folder.create(&format!("{id}{NEW}")) {
+        match create(&*folder, &format!("{id}{NEW}")) {
             Ok(file) => Ok(NewFile {
                 files: Arc::clone(self),
                 id,

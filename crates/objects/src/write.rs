@@ -1,5 +1,6 @@
 //! Bytes on their way into a file: gathered into chunks, and each chunk hashed and written on blocking threads while the
-//! next one arrives. What an upload holds in memory is two chunks (or a few parts), whatever its size.
+//! next one arrives. What an upload holds in memory is two chunks (or a few parts) and what its file writes at once, whatever
+//! its size.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -152,7 +153,9 @@ impl BodyWriter {
             Some(file) => Arc::clone(&file.file),
             None => {
                 let files = Arc::clone(&self.files);
-                let made = spawn_blocking(move || files.create()).await.map_err(panicked)??;
+                let made = spawn_blocking(move || files.create_streamed())
+                    .await
+                    .map_err(panicked)??;
                 Arc::clone(&self.file.insert(made).file)
             }
         };
