@@ -41,8 +41,12 @@ pub fn json(data: &Bytes) -> Result<Vec<Bytes>, NotSplit> {
     }
 }
 
-/// Bytes up to the brace that closes the first one. Strings are stepped over; nothing else is understood.
+/// Bytes up to the brace that closes the first one. Strings are stepped over, and each bracket must be closed by its like;
+/// nothing else is understood.
 fn object_length(data: &[u8]) -> Option<usize> {
+    const { assert!(JSON_DEPTH_MAX <= u128::BITS as usize) };
+    // One bit for each bracket that is open, the innermost last: 1 for a brace.
+    let mut open = 0_u128;
     let mut depth = 0_usize;
     let mut at = 0;
     while let Some(byte) = data.get(at) {
@@ -53,8 +57,13 @@ fn object_length(data: &[u8]) -> Option<usize> {
                 if depth > JSON_DEPTH_MAX {
                     return None;
                 }
+                open = (open << 1) | u128::from(*byte == b'{');
             }
             b'}' | b']' => {
+                if open & 1 != u128::from(*byte == b'}') {
+                    return None;
+                }
+                open >>= 1;
                 depth = depth.checked_sub(1)?;
                 if depth == 0 {
                     return Some(at + 1);
@@ -181,6 +190,8 @@ mod tests {
             (r#"[{"a":1},{"a":2}]"#, "byte 0"),
             (r#"{"a":1},{"a":2}"#, "byte 7"),
             (r#"{"a":1}{"a":"#, "no end"),
+            (r#"{"a":1]"#, "no end"),
+            (r#"{"a":[1}"#, "no end"),
             (r#"{"a":"\"#, "no end"),
             (many.as_str(), "500"),
             (deep.as_str(), "deep"),
