@@ -16,10 +16,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use base::{AccountId, Region, ResourceName, Timestamp};
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use uuid::Uuid;
 
 use crate::ids::{FaceId, ImageId};
+use crate::limits;
 use crate::store::{CollectionInfo, FaceRecord, ModelVersion, Rect};
 
 /// Vectors in one block.
@@ -36,10 +37,13 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Rows of faces that one step of a purge deletes.
 const PURGED_ROWS: usize = 500;
 
-/// `PRAGMA user_version` of this layout.
-const LAYOUT_VERSION: i32 = 1;
+/// Tokens that one step of a purge forgets: an answer to one may have some kilobytes.
+const PURGED_TOKENS: usize = 50;
 
-const SCHEMA: &str = "
+/// `PRAGMA user_version` of this layout.
+const LAYOUT_VERSION: i32 = 2;
+
+const FACES_SCHEMA: &str = "
     CREATE TABLE collections (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         account TEXT NOT NULL, region TEXT NOT NULL, name TEXT NOT NULL,
@@ -60,6 +64,23 @@ const SCHEMA: &str = "
     ) STRICT;
 ";
 
+/// What layout 2 added. A user has no vector in the file: it follows from those of its faces.
+const USERS_SCHEMA: &str = "
+    ALTER TABLE faces ADD COLUMN user INTEGER;
+    CREATE TABLE users (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        collection INTEGER NOT NULL, name TEXT NOT NULL, created_ms INTEGER NOT NULL,
+        UNIQUE (collection, name)
+    ) STRICT;
+    CREATE TABLE tokens (
+        account TEXT NOT NULL, region TEXT NOT NULL, operation TEXT NOT NULL, token TEXT NOT NULL,
+        collection INTEGER NOT NULL, request BLOB NOT NULL, answer TEXT NOT NULL, at_ms INTEGER NOT NULL,
+        PRIMARY KEY (account, region, operation, token)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX tokens_by_time ON tokens (at_ms);
+    CREATE INDEX tokens_by_collection ON tokens (collection);
+";
+
 /// Why the file could not be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DatabaseError {
@@ -76,10 +97,30 @@ pub(crate) struct Database {
     connection: Connection,
 }
 
-/// A collection as read at start: each face with its slot and its vector.
-pub(crate) struct LoadedCollection {
-    pub(crate) info: CollectionInfo,
-    pub(crate) faces: Vec<(FaceRecord, u32, Vec<f32>)>,
+/// What is written of a change of a user.
+pub(crate) enum UserRows<'a> {
+    /// A new user.
+    Create { name: &'a str, created: Timestamp },
+    /// The user goes, and the faces in these slots are nobody's.
+    Delete { user: i64, slots: &'a [u32] },
+    /// The faces in these slots get this user, or none.
+    Faces { user: Option<i64>, slots: &'a [u32] },
+}
+
+/// A token that a call came with, and the answer that it gets again.
+pub(crate) struct TokenRow<'a> {
+    pub(crate) key: TokenKey<'a>,
+    pub(crate) request: [u8; 32],
+    pub(crate) answer: String,
+    pub(crate) at: Timestamp,
+}
+
+/// Where a token counts: in one account and region, for one operation.
+#[derive(Clone, Copy)]
+pub(crate) struct TokenKey<'a> {
+    pub(crate) owner: &'a ResourceName,
+    pub(crate) operation: &'static str,
+    pub(crate) token: &'a str,
 }
 
 /// A face to be written.
@@ -111,7 +152,10 @@ impl Database {
         let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         match version {
             0 => connection.execute_batch(&format!(
-                "BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {LAYOUT_VERSION}; COMMIT;"
+                "BEGIN IMMEDIATE; {FACES_SCHEMA} {USERS_SCHEMA} PRAGMA user_version = {LAYOUT_VERSION}; COMMIT;"
+            ))?,
+            1 => connection.execute_batch(&format!(
+                "BEGIN IMMEDIATE; {USERS_SCHEMA} PRAGMA user_version = {LAYOUT_VERSION}; COMMIT;"
             ))?,
             LAYOUT_VERSION => {}
             newer => return Err(DatabaseError::NewerLayout(newer)),
@@ -119,7 +163,8 @@ impl Database {
         Ok(Database { connection })
     }
 
-    pub(crate) fn load(&self) -> Result<Vec<LoadedCollection>, DatabaseError> {
+    /// Every collection, without its faces.
+    pub(crate) fn collections(&self) -> Result<Vec<CollectionInfo>, DatabaseError> {
         let mut statement = self
             .connection
             .prepare("SELECT id, account, region, name, model, dimensions, created_ms FROM collections ORDER BY id")?;
@@ -140,7 +185,7 @@ impl Database {
             let damaged = |what: &str| DatabaseError::Damaged(format!("collection {id}: {what}"));
             let account: AccountId = account.parse().map_err(|_| damaged("bad account"))?;
             let region: Region = region.parse().map_err(|_| damaged("bad region"))?;
-            let info = CollectionInfo {
+            collections.push(CollectionInfo {
                 id,
                 key: ResourceName { account, region, name },
                 model: ModelVersion {
@@ -149,28 +194,32 @@ impl Database {
                 },
                 created: Timestamp::from_millis(created_ms),
                 face_count: 0,
+                user_count: 0,
                 version: 0,
-            };
-            let faces = self.load_faces(&info)?;
-            collections.push(LoadedCollection { info, faces });
+            });
         }
         Ok(collections)
     }
 
-    fn load_faces(&self, collection: &CollectionInfo) -> Result<Vec<(FaceRecord, u32, Vec<f32>)>, DatabaseError> {
+    /// Gives each face of a collection with its slot, its vector and its user.
+    pub(crate) fn load_faces(
+        &self,
+        collection: &CollectionInfo,
+        mut each: impl FnMut(FaceRecord, u32, &[f32], Option<i64>),
+    ) -> Result<(), DatabaseError> {
         let mut faces_query = self.connection.prepare(
             "SELECT slot, face_id, image_id, external_image_id, box_left, box_top, box_width, box_height, confidence,
-                    created_ms FROM faces WHERE collection = ? ORDER BY slot",
+                    created_ms, user FROM faces WHERE collection = ? ORDER BY slot",
         )?;
         let mut blocks_query = self
             .connection
             .prepare("SELECT first_slot, data FROM blocks WHERE collection = ? ORDER BY first_slot")?;
         let mut blocks = blocks_query.query(params![collection.id])?;
         let mut block: Option<(u32, Vec<u8>)> = None;
-        let mut faces = Vec::new();
-        let rows = faces_query.query_map(params![collection.id], read_face)?;
+        let mut vector = vec![0.0f32; collection.model.dimensions];
+        let rows = faces_query.query_map(params![collection.id], |row| Ok((read_face(row)?, row.get(10)?)))?;
         for row in rows {
-            let (slot, record) = row?;
+            let ((slot, record), user) = row?;
             let missing = || DatabaseError::Damaged(format!("face {}: no usable vector", record.face_id));
             while block.as_ref().is_none_or(|(first, _)| slot >= first + SLOTS_PER_BLOCK) {
                 let next = blocks.next()?.ok_or_else(missing)?;
@@ -182,14 +231,30 @@ impl Database {
                 collection.model.dimensions,
             );
             let end = start + collection.model.dimensions * 4;
-            let vector = decode(data.get(start..end).ok_or_else(missing)?);
+            decode(data.get(start..end).ok_or_else(missing)?, &mut vector);
             let norm: f32 = vector.iter().map(|x| x * x).sum();
             if !(0.99..=1.01).contains(&norm) {
                 return Err(missing());
             }
-            faces.push((record, slot, vector));
+            each(record, slot, &vector, user);
         }
-        Ok(faces)
+        Ok(())
+    }
+
+    /// Gives each user of a collection, in the order of their numbers.
+    pub(crate) fn load_users(
+        &self,
+        collection: &CollectionInfo,
+        mut each: impl FnMut(i64, String),
+    ) -> Result<(), DatabaseError> {
+        let mut query = self
+            .connection
+            .prepare("SELECT id, name FROM users WHERE collection = ? ORDER BY id")?;
+        let mut rows = query.query(params![collection.id])?;
+        while let Some(row) = rows.next()? {
+            each(row.get(0)?, row.get(1)?);
+        }
+        Ok(())
     }
 
     /// Adds a collection and gives its never-reused id.
@@ -227,32 +292,103 @@ impl Database {
     /// changes in its journal, so that one for a large collection would need as much space as the collection, and on a
     /// full disk could not be carried out.
     pub(crate) fn purge(&mut self, id: i64) -> Result<(), DatabaseError> {
-        loop {
-            let blocks = "DELETE FROM blocks WHERE id IN (SELECT id FROM blocks WHERE collection = ? LIMIT 1)";
-            if self.connection.prepare_cached(blocks)?.execute(params![id])? == 0 {
-                break;
-            }
+        let steps = [
+            (
+                "DELETE FROM blocks WHERE id IN (SELECT id FROM blocks WHERE collection = ?1 LIMIT ?2)",
+                1,
+            ),
+            (
+                "DELETE FROM faces WHERE collection = ?1 AND slot IN
+                     (SELECT slot FROM faces WHERE collection = ?1 LIMIT ?2)",
+                PURGED_ROWS,
+            ),
+            (
+                "DELETE FROM users WHERE id IN (SELECT id FROM users WHERE collection = ?1 LIMIT ?2)",
+                PURGED_ROWS,
+            ),
+            (
+                "DELETE FROM tokens WHERE (account, region, operation, token) IN
+                     (SELECT account, region, operation, token FROM tokens WHERE collection = ?1 LIMIT ?2)",
+                PURGED_TOKENS,
+            ),
+        ];
+        for (step, rows) in steps {
+            while self
+                .connection
+                .prepare_cached(step)?
+                .execute(params![id, rows as i64])?
+                > 0
+            {}
         }
-        loop {
-            let faces = "DELETE FROM faces WHERE collection = ?1 AND slot IN
-                             (SELECT slot FROM faces WHERE collection = ?1 LIMIT ?2)";
-            let mut statement = self.connection.prepare_cached(faces)?;
-            if statement.execute(params![id, PURGED_ROWS as i64])? == 0 {
-                return Ok(());
-            }
-        }
+        Ok(())
     }
 
     /// Erases what collections left whose deletion was cut off.
     pub(crate) fn purge_unknown(&mut self) -> Result<(), DatabaseError> {
         let unknown: Vec<i64> = {
             let mut statement = self.connection.prepare(
-                "SELECT collection FROM blocks UNION SELECT collection FROM faces EXCEPT SELECT id FROM collections",
+                "SELECT collection FROM blocks UNION SELECT collection FROM faces UNION SELECT collection FROM users
+                     UNION SELECT collection FROM tokens EXCEPT SELECT id FROM collections",
             )?;
             let rows = statement.query_map([], |row| row.get(0))?;
             rows.collect::<Result<_, _>>()?
         };
         unknown.into_iter().try_for_each(|id| self.purge(id))
+    }
+
+    /// Changes a user, or the user of faces, and remembers the call's token. Gives the number of a user that it made.
+    pub(crate) fn change_user(
+        &mut self,
+        collection: i64,
+        rows: &UserRows<'_>,
+        token: Option<&TokenRow<'_>>,
+    ) -> Result<i64, DatabaseError> {
+        let transaction = self.connection.transaction()?;
+        let (number, slots) = match rows {
+            UserRows::Create { name, created } => {
+                transaction
+                    .prepare_cached("INSERT INTO users (collection, name, created_ms) VALUES (?, ?, ?)")?
+                    .execute(params![collection, name, created.millis()])?;
+                (Some(transaction.last_insert_rowid()), &[][..])
+            }
+            UserRows::Delete { user, slots } => {
+                let delete = "DELETE FROM users WHERE id = ?";
+                transaction.prepare_cached(delete)?.execute(params![user])?;
+                (None, *slots)
+            }
+            UserRows::Faces { user, slots } => (*user, *slots),
+        };
+        for slot in slots {
+            transaction
+                .prepare_cached("UPDATE faces SET user = ? WHERE collection = ? AND slot = ?")?
+                .execute(params![number, collection, slot])?;
+        }
+        if let Some(token) = token {
+            remember(&transaction, collection, token)?;
+        }
+        transaction.commit()?;
+        Ok(number.unwrap_or_default())
+    }
+
+    /// The digest of the request that a token came with, and its answer, if that was not before `since`.
+    pub(crate) fn answered(
+        &self,
+        key: TokenKey<'_>,
+        since: Timestamp,
+    ) -> Result<Option<([u8; 32], String)>, DatabaseError> {
+        let (account, region) = (key.owner.account.to_string(), key.owner.region.as_str());
+        let found = self
+            .connection
+            .prepare_cached(
+                "SELECT request, answer FROM tokens
+                     WHERE account = ? AND region = ? AND operation = ? AND token = ? AND at_ms >= ?",
+            )?
+            .query_row(
+                params![account, region, key.operation, key.token, since.millis()],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .optional()?;
+        Ok(found)
     }
 
     pub(crate) fn insert_faces(
@@ -321,13 +457,47 @@ fn read_face(row: &rusqlite::Row<'_>) -> rusqlite::Result<(u32, FaceRecord)> {
         },
         confidence: row.get(8)?,
         created: Timestamp::from_millis(row.get(9)?),
+        user: None,
     };
     Ok((row.get(0)?, record))
 }
 
-fn decode(bytes: &[u8]) -> Vec<f32> {
+fn decode(bytes: &[u8], vector: &mut [f32]) {
     let words = bytes.chunks_exact(4).filter_map(|chunk| chunk.try_into().ok());
-    words.map(f32::from_le_bytes).collect()
+    vector
+        .iter_mut()
+        .zip(words)
+        .for_each(|(x, word)| *x = f32::from_le_bytes(word));
+}
+
+/// Keeps the answer to a token, and forgets some that are too old.
+fn remember(transaction: &Transaction<'_>, collection: i64, token: &TokenRow<'_>) -> Result<(), DatabaseError> {
+    let kept = i64::try_from(limits::TOKEN_KEPT.as_millis()).unwrap_or(i64::MAX);
+    transaction
+        .prepare_cached(
+            "DELETE FROM tokens WHERE (account, region, operation, token) IN
+                 (SELECT account, region, operation, token FROM tokens WHERE at_ms < ? LIMIT ?)",
+        )?
+        .execute(params![
+            token.at.plus_millis(-kept).millis(),
+            limits::TOKENS_FORGOTTEN_PER_CALL as i64
+        ])?;
+    transaction
+        .prepare_cached(
+            "INSERT OR REPLACE INTO tokens (account, region, operation, token, collection, request, answer, at_ms)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            token.key.owner.account.to_string(),
+            token.key.owner.region.as_str(),
+            token.key.operation,
+            token.key.token,
+            collection,
+            token.request,
+            token.answer,
+            token.at.millis()
+        ])?;
+    Ok(())
 }
 
 fn slot_offset(slot_in_block: u32, dimensions: usize) -> usize {
@@ -342,8 +512,6 @@ fn write_slot(
     slot: u32,
     bytes: &[u8],
 ) -> Result<(), DatabaseError> {
-    use rusqlite::OptionalExtension;
-
     let first = slot / SLOTS_PER_BLOCK * SLOTS_PER_BLOCK;
     let found: Option<i64> = transaction
         .prepare_cached("SELECT id FROM blocks WHERE collection = ? AND first_slot = ?")?

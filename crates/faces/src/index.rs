@@ -1,33 +1,28 @@
-//! The vectors of one collection in memory, side by side, and the exact search over them.
-//!
-//! Every vector is compared: 128 components are 512 bytes, so a million faces are half a gigabyte read once per search,
-//! which memory bandwidth bounds: measured, 10 ms for 100,000 faces on one core, 1.4 times one pass over the same memory
-//! (`examples/search.rs`); the collections this server is made for take far less than a millisecond. Vectors are of unit
-//! length, so the cosine is a dot product.
+//! One collection in memory: its faces, its users, and the searches over both. It changes after the file has, and is what
+//! every read looks at.
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::ids::FaceId;
 use crate::similarity;
-use crate::store::{FaceMatch, FaceRecord};
+use crate::store::{FaceMatch, FaceRecord, UserInfo, UserMatch, UserStatus};
+use crate::users::{User, UserNumber, Users};
+use crate::vectors::{Found, Probe, Vectors, normalised, wipe};
 
-/// Sums kept apart in a dot product, so that the compiler can use the widest vector unit of the target.
-const LANES: usize = 16;
-
-/// One collection's vectors and records.
+/// One collection's faces and users.
 #[derive(Debug)]
 pub(crate) struct CollectionIndex {
     dimensions: usize,
-    /// `dimensions` components for each entry, in the order of `entries`.
-    vectors: Vec<f32>,
+    vectors: Vectors,
+    /// In the order of `vectors`.
     entries: Vec<Entry>,
     by_id: BTreeMap<FaceId, usize>,
     /// Slots below `slots_end` that no entry has; the next one to use is last.
     free: Vec<u32>,
     slots_end: u32,
+    users: Users,
     version: u64,
 }
 
@@ -38,42 +33,41 @@ pub(crate) struct Entry {
     pub(crate) slot: u32,
 }
 
-/// A vector that is close enough, ordered best first: the "greatest" candidate is the one to drop first.
-struct Candidate {
-    cosine: f32,
-    face_id: FaceId,
-    position: usize,
+/// A search of faces or users, as the callers of this room say it.
+#[derive(Clone, Copy)]
+pub(crate) struct Query<'a> {
+    /// Of unit length.
+    pub(crate) probe: &'a [f32],
+    /// The least similarity, 0 to 100.
+    pub(crate) threshold: f32,
+    pub(crate) limit: usize,
 }
 
-impl Ord for Candidate {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.cosine.total_cmp(&self.cosine)).then_with(|| self.face_id.cmp(&other.face_id))
+impl Query<'_> {
+    fn probe(&self) -> Probe<'_> {
+        Probe {
+            vector: self.probe,
+            // The inverse of the scale is rounded; the exact test is on the similarity itself.
+            cosine_min: similarity::to_cosine(self.threshold) - 1e-5,
+            limit: self.limit,
+        }
+    }
+
+    fn admits(&self, cosine: f32) -> bool {
+        similarity::from_cosine(cosine) >= self.threshold
     }
 }
-
-impl PartialOrd for Candidate {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Candidate {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Candidate {}
 
 impl CollectionIndex {
     pub(crate) fn new(dimensions: usize) -> Self {
         CollectionIndex {
             dimensions,
-            vectors: Vec::new(),
+            vectors: Vectors::new(dimensions),
             entries: Vec::new(),
             by_id: BTreeMap::new(),
             free: Vec::new(),
             slots_end: 0,
+            users: Users::new(dimensions),
             version: 0,
         }
     }
@@ -86,13 +80,16 @@ impl CollectionIndex {
         self.version
     }
 
+    pub(crate) fn users(&self) -> &Users {
+        &self.users
+    }
+
     pub(crate) fn get(&self, id: FaceId) -> Option<&Entry> {
         self.by_id.get(&id).and_then(|&position| self.entries.get(position))
     }
 
     pub(crate) fn vector(&self, id: FaceId) -> Option<&[f32]> {
-        let start = self.by_id.get(&id)?.checked_mul(self.dimensions)?;
-        self.vectors.get(start..start.checked_add(self.dimensions)?)
+        self.by_id.get(&id).and_then(|&position| self.vectors.get(position))
     }
 
     /// The slots that the next `count` entries take, in this order.
@@ -109,7 +106,6 @@ impl CollectionIndex {
     /// Adds a vector of unit length. The caller has made sure that its id is not taken, that its length is right, and
     /// that its slot is the next free one, or beyond all slots.
     pub(crate) fn insert(&mut self, entry: Entry, vector: &[f32]) {
-        debug_assert_eq!(vector.len(), self.dimensions);
         debug_assert!(!self.by_id.contains_key(&entry.record.face_id));
         if self.free.last() == Some(&entry.slot) {
             self.free.pop();
@@ -119,9 +115,9 @@ impl CollectionIndex {
             self.slots_end = entry.slot.saturating_add(1);
         }
         self.version = self.version.wrapping_add(1);
-        self.by_id.insert(entry.record.face_id, self.entries.len());
+        let position = self.vectors.push(vector);
+        self.by_id.insert(entry.record.face_id, position);
         self.entries.push(entry);
-        self.vectors.extend_from_slice(vector);
     }
 
     /// Takes a vector out; the last one moves into its place.
@@ -129,19 +125,10 @@ impl CollectionIndex {
         let position = self.by_id.remove(&id)?;
         let removed = self.entries.swap_remove(position);
         self.version = self.version.wrapping_add(1);
-        let last = self.entries.len() * self.dimensions;
-        let start = position * self.dimensions;
-        if start != last {
-            self.vectors.copy_within(last..last + self.dimensions, start);
-            if let Some(moved) = self.entries.get(position) {
-                self.by_id.insert(moved.record.face_id, position);
-            }
+        self.vectors.swap_remove(position);
+        if let Some(moved) = self.entries.get(position) {
+            self.by_id.insert(moved.record.face_id, position);
         }
-        // Truncation alone would leave the components in the spare capacity.
-        if let Some(tail) = self.vectors.get_mut(last..) {
-            tail.fill(0.0);
-        }
-        self.vectors.truncate(last);
         self.free.push(removed.slot);
         Some(removed)
     }
@@ -154,65 +141,132 @@ impl CollectionIndex {
             .filter_map(|(_, &position)| self.entries.get(position).map(|entry| &entry.record))
     }
 
-    /// The `limit` best faces whose similarity to `probe` (unit length) is at least `threshold`, best first; of two that
-    /// are equally similar the smaller id comes first. `except` is left out.
-    pub(crate) fn search(&self, probe: &[f32], threshold: f32, limit: usize, except: Option<FaceId>) -> Vec<FaceMatch> {
-        // The inverse of the scale is rounded; the exact test is on the similarity itself.
-        let cosine_min = similarity::to_cosine(threshold) - 1e-5;
-        let mut best: BinaryHeap<Candidate> = BinaryHeap::new();
-        let rows = self.vectors.chunks_exact(self.dimensions.max(1));
-        for ((position, vector), entry) in rows.enumerate().zip(&self.entries) {
-            let cosine = dot(probe, vector);
-            if cosine < cosine_min || similarity::from_cosine(cosine) < threshold {
-                continue;
-            }
-            let candidate = Candidate {
+    /// The best faces whose similarity is at least the threshold, best first; of two that are equally similar the smaller
+    /// id comes first. `except` is left out.
+    pub(crate) fn search(&self, query: Query<'_>, except: Option<FaceId>) -> Vec<FaceMatch> {
+        let key = |position: usize, cosine: f32| self.key(query, position, cosine).filter(|id| Some(*id) != except);
+        self.matches(self.vectors.nearest(query.probe(), &key))
+    }
+
+    /// The same with every vector compared, however many there are.
+    pub(crate) fn search_exactly(&self, query: Query<'_>) -> Vec<FaceMatch> {
+        let key = |position: usize, cosine: f32| self.key(query, position, cosine);
+        self.matches(self.vectors.exact(query.probe(), &key))
+    }
+
+    fn key(&self, query: Query<'_>, position: usize, cosine: f32) -> Option<FaceId> {
+        let entry = self.entries.get(position).filter(|_| query.admits(cosine))?;
+        Some(entry.record.face_id)
+    }
+
+    fn matches(&self, found: Vec<Found>) -> Vec<FaceMatch> {
+        let to_match = |Found { cosine, position }| {
+            self.entries.get(position).map(|entry| FaceMatch {
+                similarity: similarity::from_cosine(cosine),
                 cosine,
-                face_id: entry.record.face_id,
-                position,
-            };
-            if except == Some(candidate.face_id) {
-                continue;
-            }
-            if best.len() < limit {
-                best.push(candidate);
-            } else if best.peek().is_some_and(|worst| candidate < *worst) {
-                best.pop();
-                best.push(candidate);
-            }
-        }
-        let sorted = best.into_sorted_vec();
-        let to_match = |candidate: Candidate| {
-            self.entries.get(candidate.position).map(|entry| FaceMatch {
-                similarity: similarity::from_cosine(candidate.cosine),
-                cosine: candidate.cosine,
                 face: entry.record.clone(),
             })
         };
-        sorted.into_iter().filter_map(to_match).collect()
+        found.into_iter().filter_map(to_match).collect()
     }
-}
 
-/// The dot product of two vectors of one length.
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0f32; LANES];
-    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest: f32 = (a_chunks.remainder().iter().zip(b_chunks.remainder()))
-        .map(|(x, y)| x * y)
-        .sum();
-    for (x, y) in a_chunks.zip(b_chunks) {
-        for ((sum, x), y) in sums.iter_mut().zip(x).zip(y) {
-            *sum += x * y;
+    /// The best users, likewise; of two that are equally similar the older one comes first.
+    pub(crate) fn search_users(&self, query: Query<'_>, except: Option<UserNumber>) -> Vec<UserMatch> {
+        let found = self
+            .users
+            .search(query.probe(), |cosine| query.admits(cosine), except)
+            .into_iter();
+        let to_match = |(user, cosine): (&User, f32)| UserMatch {
+            similarity: similarity::from_cosine(cosine),
+            cosine,
+            user: describe(user),
+        };
+        found.map(to_match).collect()
+    }
+
+    /// Adds a user without faces.
+    pub(crate) fn add_user(&mut self, number: UserNumber, name: Arc<str>) {
+        self.version = self.version.wrapping_add(1);
+        self.users.add(number, name);
+    }
+
+    /// Takes a user out; its faces stay and are nobody's.
+    pub(crate) fn remove_user(&mut self, number: UserNumber) {
+        self.version = self.version.wrapping_add(1);
+        if let Some(user) = self.users.remove(number) {
+            user.faces.into_iter().for_each(|face| self.set_user(face, None));
         }
     }
-    rest + sums.iter().sum::<f32>()
+
+    /// Gives users their faces, as the file has them, and their vectors.
+    pub(crate) fn restore_users(&mut self, members: &[(UserNumber, FaceId)]) {
+        let names: BTreeMap<UserNumber, Arc<str>> = (self.users.page(None))
+            .map(|user| (user.number, user.name.clone()))
+            .collect();
+        for (number, face) in members {
+            if let Some(name) = names.get(number) {
+                self.join(*number, name, *face);
+            }
+        }
+        names.keys().for_each(|number| self.fuse(*number));
+    }
+
+    /// Makes the face a user's, without a new vector for the user: [`CollectionIndex::fuse`] makes that.
+    pub(crate) fn join(&mut self, number: UserNumber, name: &Arc<str>, face: FaceId) {
+        self.set_user(face, Some(name));
+        if let Some(faces) = self.users.faces_mut(number) {
+            faces.insert(face);
+        }
+    }
+
+    /// Makes the face nobody's, likewise.
+    pub(crate) fn leave(&mut self, number: UserNumber, face: FaceId) {
+        self.set_user(face, None);
+        if let Some(faces) = self.users.faces_mut(number) {
+            faces.remove(&face);
+        }
+    }
+
+    fn set_user(&mut self, face: FaceId, name: Option<&Arc<str>>) {
+        self.version = self.version.wrapping_add(1);
+        let position = self.by_id.get(&face).copied();
+        if let Some(entry) = position.and_then(|position| self.entries.get_mut(position)) {
+            entry.record = Arc::new(FaceRecord {
+                user: name.cloned(),
+                ..FaceRecord::clone(&entry.record)
+            });
+        }
+    }
+
+    /// Makes the user's vector anew from its faces. Mean and length are of double precision, and faces are added in the
+    /// order of their ids, so that the vector after a start is the one before it.
+    pub(crate) fn fuse(&mut self, number: UserNumber) {
+        let mut sum = vec![0.0f64; self.dimensions];
+        let faces = self
+            .users
+            .faces_mut(number)
+            .map(|faces| faces.clone())
+            .unwrap_or_default();
+        for vector in faces.iter().filter_map(|face| self.vector(*face)) {
+            sum.iter_mut().zip(vector).for_each(|(sum, x)| *sum += f64::from(*x));
+        }
+        let mean: Vec<f32> = sum.iter().map(|x| (x / faces.len().max(1) as f64) as f32).collect();
+        let fused = normalised(&mean);
+        self.users.set_vector(number, fused.as_deref());
+        fused.into_iter().chain([mean]).for_each(wipe);
+    }
 }
 
-/// The vector at unit length; `None` if a component is not finite or all are zero.
-pub(crate) fn normalised(vector: &[f32]) -> Option<Vec<f32>> {
-    let norm = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
-    if !norm.is_finite() || norm < 1e-12 {
-        return None;
+/// What callers are told of a user.
+pub(crate) fn describe(user: &User) -> UserInfo {
+    UserInfo {
+        number: user.number,
+        name: user.name.clone(),
+        faces: user.faces.len(),
+        status: if user.faces.is_empty() {
+            UserStatus::Created
+        } else {
+            UserStatus::Active
+        },
     }
-    Some(vector.iter().map(|&x| (f64::from(x) / norm) as f32).collect())
 }

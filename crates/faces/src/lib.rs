@@ -1,7 +1,9 @@
 //! Collections of known faces, and who among them a face resembles.
 //!
-//! A [`FaceStore`] keeps face vectors in one SQLite file and searches them in memory, exactly: every vector of a
-//! collection is compared, so what a search returns is what a naive evaluator would. A mutation answers only after it is
+//! A [`FaceStore`] keeps face vectors in one SQLite file and searches them in memory: exactly up to a hundred thousand
+//! faces in a collection, so that a search returns what a naive evaluator would, and beyond that by sketches with exact
+//! comparison of the closest (the module `vectors` says how). Several faces may be made one user, who has a vector of its
+//! own. A mutation answers only after it is
 //! on stable storage (invariant 1), and a deletion only after the vector's bytes are gone from every live file
 //! (invariant 8). The module `db` says how.
 //!
@@ -14,9 +16,16 @@ pub mod similarity;
 
 mod db;
 mod index;
+mod simd;
+mod sketch;
 mod store;
+mod user_writer;
+mod users;
+mod vectors;
+mod writer;
 
 pub use ids::{FaceId, ImageDigest, ImageId};
 pub use store::{
-    CollectionInfo, Deleted, FaceMatch, FaceRecord, FaceStore, FacesError, IndexedFace, ModelVersion, NewFace, Rect,
+    CollectionInfo, Deleted, FaceFilter, FaceMatch, FaceRecord, FaceStore, FacesError, IndexedFace, ModelVersion,
+    NewFace, Rect, Refusal, UserChange, UserChanged, UserInfo, UserMatch, UserStatus,
 };

@@ -1,5 +1,7 @@
 //! What this room refuses to exceed, each with its source.
 
+use std::time::Duration;
+
 /// Faces one collection may hold. AWS's quota is 20 million; here every vector is held in memory (512 bytes for SFace,
 /// about 650 with its record), so the default is what a small server carries.
 pub const FACES_PER_COLLECTION_MAX: usize = 1_000_000;
@@ -25,3 +27,21 @@ pub const QUEUED_MUTATIONS_MAX: usize = 256;
 
 /// Faces that one transaction deletes: its journal stays below a megabyte, the space that is kept for a full disk.
 pub const FACES_PER_DELETION_STEP: usize = 64;
+
+/// Faces that one user may have, and that one call associates or disassociates (AWS: 100).
+pub const FACES_PER_USER_MAX: usize = 100;
+
+/// Users that one server may hold over all collections. AWS allows 10 million in a collection; here a user with faces
+/// costs some 700 bytes of memory.
+pub const USERS_PER_STORE_MAX: usize = 2_000_000;
+
+/// How long the answer to a call with a `ClientRequestToken` is given again. AWS names no time; SDKs repeat a call within
+/// a minute.
+pub const TOKEN_KEPT: Duration = Duration::from_secs(600);
+
+/// Answers to tokens that one mutation forgets at most, of those that are too old.
+pub const TOKENS_FORGOTTEN_PER_CALL: usize = 64;
+
+/// Vectors of one collection up to which every one is compared in a search. Beyond it sketches of all are compared, and
+/// the vectors of the closest sketches.
+pub const EXACT_SEARCH_MAX: usize = 100_000;

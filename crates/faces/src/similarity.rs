@@ -5,6 +5,8 @@
 //! 70 the pairs protocol has its best accuracy; at 80, 90, 95 and 99 one impostor pair in 10^3, 10^4, 10^5 and 10^6 is
 //! taken for a match. Between two anchors the scale is linear. `docs/reference/accuracy.md` states the method.
 
+use crate::vectors::{cosine, normalised};
+
 /// Cosine and the similarity it stands for, both ascending.
 const ANCHORS: [(f32, f32); 7] = [
     (0.0, 0.0),
@@ -19,6 +21,16 @@ const ANCHORS: [(f32, f32); 7] = [
 /// The similarity, 0 to 100, of two faces whose vectors have this cosine. Monotone; 0 for a cosine of 0 or less.
 pub fn from_cosine(cosine: f32) -> f32 {
     interpolate(cosine, ANCHORS.iter().copied())
+}
+
+/// The similarity of two faces by the vectors that one model made of them; `None` if they are of different length, or one
+/// of them has no length at all.
+pub fn between(a: &[f32], b: &[f32]) -> Option<f32> {
+    if a.len() != b.len() {
+        return None;
+    }
+    let (a, b) = (normalised(a)?, normalised(b)?);
+    Some(from_cosine(cosine(&a, &b)))
 }
 
 /// The smallest cosine that stands for at least this similarity; -1 (everything) for a similarity of 0 or less.

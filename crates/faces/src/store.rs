@@ -4,20 +4,22 @@
 //! the connection: it commits with a full sync, then changes memory, then answers. So what a search sees is durable, and
 //! what was answered is seen by every later search. Dropping the future of a mutation does not undo it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use base::{AccountId, Clock, Region, ResourceName, Timestamp};
 use parking_lot::RwLock;
-use storage::catalog::reserve::Reserve;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::db::{Database, DatabaseError, NewRow};
+use crate::db::{Database, DatabaseError};
 use crate::ids::{FaceId, ImageDigest, ImageId};
-use crate::index::{CollectionIndex, Entry, normalised};
+use crate::index::{CollectionIndex, Entry, Query, describe};
 use crate::limits;
+use crate::vectors::normalised;
+use crate::writer::{self, Job, Writer};
 
 /// Which model made a vector, and how many components its vectors have. Fixed when a collection is created.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +43,9 @@ pub struct CollectionInfo {
     pub created: Timestamp,
     /// Faces in it.
     pub face_count: usize,
-    /// Grows with each face added or deleted while the server runs; the same version gives the same search results.
+    /// Users in it.
+    pub user_count: usize,
+    /// Grows with each face added or deleted and each change of a user while the server runs; the same version gives the same search results.
     pub version: u64,
 }
 
@@ -84,6 +88,8 @@ pub struct FaceRecord {
     pub confidence: f32,
     /// When it was added.
     pub created: Timestamp,
+    /// The user whose it is.
+    pub user: Option<Arc<str>>,
 }
 
 /// The answer to one face of [`FaceStore::index_faces`].
@@ -113,6 +119,94 @@ pub struct Deleted {
     pub deleted: Vec<FaceId>,
     /// These were not in the collection.
     pub not_found: Vec<FaceId>,
+    /// These are still there, because they are a user's; with its name.
+    pub of_users: Vec<(FaceId, Arc<str>)>,
+}
+
+/// Which faces a listing is about; all without.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FaceFilter<'a> {
+    /// Only these, unless it is empty.
+    pub only: &'a [FaceId],
+    /// Only those of this user.
+    pub user: Option<&'a str>,
+}
+
+/// A user as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserInfo {
+    /// Never reused, not even by a user of the same name; users are listed in its order.
+    pub number: i64,
+    /// `UserId`, unique within the collection.
+    pub name: Arc<str>,
+    /// Faces associated with it.
+    pub faces: usize,
+    /// Whether it can be found.
+    pub status: UserStatus,
+}
+
+/// What state a user is in. A change is complete when it is answered, so there are two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UserStatus {
+    /// It has no faces yet.
+    Created,
+    /// Its vector is made of all its faces.
+    Active,
+}
+
+/// A user who resembles the probe.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UserMatch {
+    /// 0 to 100; see [`crate::similarity`].
+    pub similarity: f32,
+    /// What the similarity was made from.
+    pub cosine: f32,
+    /// The user.
+    pub user: UserInfo,
+}
+
+/// What is done to a user.
+#[derive(Clone, Debug, PartialEq)]
+pub enum UserChange {
+    /// It is made, without faces.
+    Create,
+    /// It is deleted; its faces stay and are nobody's.
+    Delete,
+    /// Faces become the user's, at most [`limits::FACES_PER_USER_MAX`] in one call and in all.
+    Associate {
+        /// Which.
+        faces: Vec<FaceId>,
+        /// The least similarity to the user as it was before the call, where it had faces.
+        threshold: f32,
+    },
+    /// Faces become nobody's, at most [`limits::FACES_PER_USER_MAX`] in one call.
+    Disassociate {
+        /// Which.
+        faces: Vec<FaceId>,
+    },
+}
+
+/// The answer to a [`UserChange`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct UserChanged {
+    /// Faces that were associated or disassociated, in the order of the request. A face that was the user's already, or
+    /// nobody's already, is in neither list.
+    pub changed: Vec<FaceId>,
+    /// Faces that were not, in the order of the request.
+    pub refused: Vec<(FaceId, Refusal)>,
+    /// The user after it.
+    pub status: UserStatus,
+}
+
+/// Why a face was not associated or disassociated.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Refusal {
+    /// It is not in the collection.
+    NotFound,
+    /// It is this other user's.
+    OtherUser(Arc<str>),
+    /// So similar is it to the user, and that is less than the threshold.
+    NotSimilar(f32),
 }
 
 /// Why a call was refused.
@@ -127,6 +221,15 @@ pub enum FacesError {
     /// The face is not in the collection.
     #[error("face {0} is not in the collection")]
     FaceNotFound(FaceId),
+    /// The user is not in the collection.
+    #[error("user {0} is not in the collection")]
+    UserNotFound(String),
+    /// The collection has a user of that name.
+    #[error("user {0} already exists")]
+    UserExists(String),
+    /// The token came with another call before.
+    #[error("the token was used for a call with other arguments")]
+    TokenReused,
     /// Vectors of two models are never compared.
     #[error("the collection holds vectors of model {collection}, the face was read by model {given}")]
     ModelMismatch {
@@ -163,27 +266,17 @@ pub struct FaceStore {
     jobs: mpsc::Sender<Job>,
 }
 
-struct Shared {
-    collections: RwLock<HashMap<ResourceName, Arc<Collection>>>,
-    faces: AtomicUsize,
-    clock: Arc<dyn Clock>,
+pub(crate) struct Shared {
+    pub(crate) collections: RwLock<HashMap<ResourceName, Arc<Collection>>>,
+    /// Faces and users of all collections.
+    pub(crate) faces: AtomicUsize,
+    pub(crate) users: AtomicUsize,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
-struct Collection {
-    info: CollectionInfo,
-    index: RwLock<CollectionIndex>,
-}
-
-type Job = Box<dyn FnOnce(&mut Writer) + Send>;
-
-/// What the thread owns.
-struct Writer {
-    database: Database,
-    /// Space for deletions on a full disk.
-    reserve: Reserve,
-    shared: Arc<Shared>,
-    /// After a failed sync SQLite and the disk may disagree, so nothing more is written until a restart has recovered.
-    broken: Option<String>,
+pub(crate) struct Collection {
+    pub(crate) info: CollectionInfo,
+    pub(crate) index: RwLock<CollectionIndex>,
 }
 
 impl FaceStore {
@@ -192,31 +285,31 @@ impl FaceStore {
         let mut database = Database::open(path)?;
         database.purge_unknown()?;
         let mut collections = HashMap::new();
-        let mut faces = 0;
-        for loaded in database.load()? {
-            let mut index = CollectionIndex::new(loaded.info.model.dimensions);
-            faces += loaded.faces.len();
-            for (record, slot, vector) in loaded.faces {
+        let (mut faces, mut users) = (0, 0);
+        for info in database.collections()? {
+            let mut index = CollectionIndex::new(info.model.dimensions);
+            let mut members = Vec::new();
+            database.load_users(&info, |number, name| index.add_user(number, name.into()))?;
+            database.load_faces(&info, |record, slot, vector, user| {
+                members.extend(user.map(|number| (number, record.face_id)));
                 let record = Arc::new(record);
-                index.insert(Entry { record, slot }, &vector);
-            }
-            let key = loaded.info.key.clone();
+                index.insert(Entry { record, slot }, vector);
+            })?;
+            index.restore_users(&members);
+            faces += index.len();
+            users += index.users().len();
+            let key = info.key.clone();
             let index = RwLock::new(index);
-            let info = loaded.info;
             collections.insert(key, Arc::new(Collection { info, index }));
         }
         let shared = Arc::new(Shared {
             collections: RwLock::new(collections),
             faces: AtomicUsize::new(faces),
+            users: AtomicUsize::new(users),
             clock,
         });
         let (jobs, mut queue) = mpsc::channel::<Job>(limits::QUEUED_MUTATIONS_MAX);
-        let mut writer = Writer {
-            database,
-            reserve: Reserve::of(path),
-            shared: shared.clone(),
-            broken: None,
-        };
+        let mut writer = Writer::new(database, path, shared.clone());
         std::thread::Builder::new()
             .name("faces-db".to_owned())
             .spawn(move || {
@@ -287,30 +380,40 @@ impl FaceStore {
 
     /// Deletes faces. When it answers, no live file holds their vectors.
     pub async fn delete_faces(&self, key: ResourceName, faces: Vec<FaceId>) -> Result<Deleted, FacesError> {
-        check_limit(faces.len(), "faces in one call", limits::FACES_PER_CALL_MAX)?;
+        writer::check_limit(faces.len(), "faces in one call", limits::FACES_PER_CALL_MAX)?;
         self.write(move |writer| writer.delete_faces(&key, &faces)).await
     }
 
-    /// Faces in the order of their ids, beginning after `after`, at most `limit`; of those in `only`, unless it is empty.
+    /// Faces in the order of their ids, beginning after `after`, at most `limit`; of those that the filter names.
     pub fn list_faces(
         &self,
         key: &ResourceName,
         after: Option<FaceId>,
         limit: usize,
-        only: &[FaceId],
+        filter: FaceFilter<'_>,
     ) -> Result<Vec<Arc<FaceRecord>>, FacesError> {
         let collection = self.shared.find(key)?;
         let index = collection.index.read();
-        if only.is_empty() {
-            return Ok(index.page(after).take(limit).cloned().collect());
-        }
-        let wanted: BTreeSet<FaceId> = only.iter().copied().filter(|id| Some(*id) > after).collect();
-        let found = wanted.into_iter().filter_map(|id| index.get(id));
+        let only = || filter.only.iter().copied().collect::<BTreeSet<FaceId>>();
+        let wanted = match filter.user {
+            None if filter.only.is_empty() => return Ok(index.page(after).take(limit).cloned().collect()),
+            None => only(),
+            Some(name) => {
+                let user = index.users().find(name);
+                let user = user.ok_or_else(|| FacesError::UserNotFound(name.to_owned()))?;
+                let only = only();
+                let listed = |face: &FaceId| only.is_empty() || only.contains(face);
+                user.faces.iter().copied().filter(listed).collect()
+            }
+        };
+        let wanted = wanted.into_iter().filter(|id| Some(*id) > after);
+        let found = wanted.filter_map(|id| index.get(id));
         Ok(found.take(limit).map(|entry| entry.record.clone()).collect())
     }
 
     /// The `limit` faces most similar to `probe`, at least `threshold` (0 to 100), best first; of two equally similar
-    /// ones the smaller id comes first. A large collection takes milliseconds of computing: see [`crate::index`].
+    /// ones the smaller id comes first. Exact up to [`limits::EXACT_SEARCH_MAX`] faces. A large collection takes
+    /// milliseconds of computing.
     pub fn search(
         &self,
         key: &ResourceName,
@@ -322,8 +425,23 @@ impl FaceStore {
         let collection = self.shared.find(key)?;
         collection.check_model(model)?;
         let probe = collection.unit(probe)?;
-        let limit = limit.min(limits::FACES_PER_CALL_MAX);
-        Ok(collection.index.read().search(&probe, threshold, limit, None))
+        let query = query(&probe, threshold, limit);
+        Ok(collection.index.read().search(query, None))
+    }
+
+    /// Like [`FaceStore::search`], with every vector compared, however many there are: what an answer is measured against.
+    pub fn search_exactly(
+        &self,
+        key: &ResourceName,
+        model: &str,
+        probe: &[f32],
+        threshold: f32,
+        limit: usize,
+    ) -> Result<Vec<FaceMatch>, FacesError> {
+        let collection = self.shared.find(key)?;
+        collection.check_model(model)?;
+        let probe = collection.unit(probe)?;
+        Ok(collection.index.read().search_exactly(query(&probe, threshold, limit)))
     }
 
     /// Like [`FaceStore::search`], with a face of the collection as the probe, which is left out of the answer.
@@ -333,13 +451,85 @@ impl FaceStore {
         face: FaceId,
         threshold: f32,
         limit: usize,
-    ) -> Result<(Arc<FaceRecord>, Vec<FaceMatch>), FacesError> {
+    ) -> Result<Vec<FaceMatch>, FacesError> {
         let collection = self.shared.find(key)?;
         let index = collection.index.read();
-        let entry = index.get(face).ok_or(FacesError::FaceNotFound(face))?;
         let probe = index.vector(face).ok_or(FacesError::FaceNotFound(face))?;
-        let limit = limit.min(limits::FACES_PER_CALL_MAX);
-        Ok((entry.record.clone(), index.search(probe, threshold, limit, Some(face))))
+        Ok(index.search(query(probe, threshold, limit), Some(face)))
+    }
+
+    /// Makes, deletes or changes a user. A token that came with the same call before, within
+    /// [`limits::TOKEN_KEPT`], gives the answer of that time.
+    pub async fn change_user(
+        &self,
+        key: ResourceName,
+        user: String,
+        change: UserChange,
+        token: Option<String>,
+    ) -> Result<UserChanged, FacesError> {
+        self.write(move |writer| writer.change_user(&key, &user, &change, token.as_deref()))
+            .await
+    }
+
+    /// Users in the order of their numbers, which is that of their creation, beginning after `after`, at most `limit`.
+    pub fn list_users(
+        &self,
+        key: &ResourceName,
+        after: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<UserInfo>, FacesError> {
+        let collection = self.shared.find(key)?;
+        let index = collection.index.read();
+        Ok(index.users().page(after).take(limit).map(describe).collect())
+    }
+
+    /// The `limit` users most similar to `probe`, at least `threshold`, best first; of two equally similar ones the older
+    /// comes first. A user without faces is like nobody.
+    pub fn search_users(
+        &self,
+        key: &ResourceName,
+        model: &str,
+        probe: &[f32],
+        threshold: f32,
+        limit: usize,
+    ) -> Result<Vec<UserMatch>, FacesError> {
+        let collection = self.shared.find(key)?;
+        collection.check_model(model)?;
+        let probe = collection.unit(probe)?;
+        let index = collection.index.read();
+        Ok(index.search_users(query(&probe, threshold, limit), None))
+    }
+
+    /// Like [`FaceStore::search_users`], with a face of the collection as the probe.
+    pub fn search_users_by_face(
+        &self,
+        key: &ResourceName,
+        face: FaceId,
+        threshold: f32,
+        limit: usize,
+    ) -> Result<Vec<UserMatch>, FacesError> {
+        let collection = self.shared.find(key)?;
+        let index = collection.index.read();
+        let probe = index.vector(face).ok_or(FacesError::FaceNotFound(face))?;
+        Ok(index.search_users(query(probe, threshold, limit), None))
+    }
+
+    /// Like [`FaceStore::search_users`], with a user of the collection as the probe, who is left out of the answer.
+    pub fn search_users_by_user(
+        &self,
+        key: &ResourceName,
+        user: &str,
+        threshold: f32,
+        limit: usize,
+    ) -> Result<Vec<UserMatch>, FacesError> {
+        let collection = self.shared.find(key)?;
+        let index = collection.index.read();
+        let found = index.users().find(user);
+        let user = found.ok_or_else(|| FacesError::UserNotFound(user.to_owned()))?;
+        let Some(probe) = index.users().vector(user) else {
+            return Ok(Vec::new());
+        };
+        Ok(index.search_users(query(probe, threshold, limit), Some(user.number)))
     }
 
     /// Runs a job on the connection's thread and waits for its answer.
@@ -369,8 +559,16 @@ impl std::fmt::Debug for FaceStore {
     }
 }
 
+fn query(probe: &[f32], threshold: f32, limit: usize) -> Query<'_> {
+    Query {
+        probe,
+        threshold,
+        limit: limit.min(limits::FACES_PER_CALL_MAX),
+    }
+}
+
 impl Shared {
-    fn find(&self, key: &ResourceName) -> Result<Arc<Collection>, FacesError> {
+    pub(crate) fn find(&self, key: &ResourceName) -> Result<Arc<Collection>, FacesError> {
         let collections = self.collections.read();
         let found = collections.get(key).cloned();
         found.ok_or_else(|| FacesError::CollectionNotFound(key.name.clone()))
@@ -382,12 +580,13 @@ impl Collection {
         let index = self.index.read();
         CollectionInfo {
             face_count: index.len(),
+            user_count: index.users().len(),
             version: index.version(),
             ..self.info.clone()
         }
     }
 
-    fn check_model(&self, model: &str) -> Result<(), FacesError> {
+    pub(crate) fn check_model(&self, model: &str) -> Result<(), FacesError> {
         if self.info.model.id == model {
             return Ok(());
         }
@@ -397,232 +596,10 @@ impl Collection {
         })
     }
 
-    fn unit(&self, vector: &[f32]) -> Result<Vec<f32>, FacesError> {
+    pub(crate) fn unit(&self, vector: &[f32]) -> Result<Vec<f32>, FacesError> {
         let dimensions = self.info.model.dimensions;
         let right_length = vector.len() == dimensions;
         let unit = right_length.then(|| normalised(vector)).flatten();
         unit.ok_or(FacesError::BadVector(dimensions))
     }
-}
-
-impl Writer {
-    /// Notes a failure of the disk, so that nothing more is written on top of it.
-    fn checked<T>(&mut self, result: Result<T, DatabaseError>) -> Result<T, FacesError> {
-        if let Err(DatabaseError::Sqlite(rusqlite::Error::SqliteFailure(error, _))) = &result {
-            use rusqlite::ErrorCode::{DatabaseCorrupt, SystemIoFailure};
-            if matches!(error.code, SystemIoFailure | DatabaseCorrupt) {
-                tracing::error!(%error, "the face database takes no more writes until the server is restarted");
-                self.broken = Some(error.to_string());
-            }
-        }
-        Ok(result?)
-    }
-
-    /// Deletes, with the space that is kept for it where the disk is full.
-    fn deleting(&mut self, delete: impl Fn(&mut Database) -> Result<(), DatabaseError>) -> Result<(), FacesError> {
-        let mut done = delete(&mut self.database);
-        if done.as_ref().is_err_and(DatabaseError::is_full) {
-            self.reserve.give_up();
-            done = delete(&mut self.database);
-        }
-        self.reserve.take();
-        self.checked(done)
-    }
-
-    /// Nothing is added while the space for deletions is not there.
-    fn check_space(&mut self) -> Result<(), FacesError> {
-        if self.reserve.take() {
-            return Ok(());
-        }
-        Err(FacesError::Storage("the disk is full".to_owned()))
-    }
-
-    fn create_collection(&mut self, key: ResourceName, model: ModelVersion) -> Result<CollectionInfo, FacesError> {
-        if !(1..=limits::DIMENSIONS_MAX).contains(&model.dimensions) {
-            return Err(FacesError::BadVector(model.dimensions));
-        }
-        let count = {
-            let collections = self.shared.collections.read();
-            if collections.contains_key(&key) {
-                return Err(FacesError::CollectionExists(key.name));
-            }
-            collections.len()
-        };
-        check_limit(count + 1, "collections", limits::COLLECTIONS_MAX)?;
-        self.check_space()?;
-        let created = self.shared.clock.now();
-        let made = self.database.create_collection(&key, &model, created);
-        let info = CollectionInfo {
-            id: self.checked(made)?,
-            key: key.clone(),
-            created,
-            face_count: 0,
-            version: 0,
-            model,
-        };
-        let index = RwLock::new(CollectionIndex::new(info.model.dimensions));
-        let collection = Collection {
-            info: info.clone(),
-            index,
-        };
-        self.shared.collections.write().insert(key, Arc::new(collection));
-        Ok(info)
-    }
-
-    fn delete_collection(&mut self, key: &ResourceName) -> Result<(), FacesError> {
-        let collection = self.shared.find(key)?;
-        let id = collection.info.id;
-        self.deleting(|database| database.forget_collection(id))?;
-        self.shared.collections.write().remove(key);
-        let gone = collection.index.read().len();
-        self.shared.faces.fetch_sub(gone, Ordering::Relaxed);
-        // If this fails the caller hears of it, and the next start finishes it.
-        self.deleting(|database| database.purge(id))
-    }
-
-    fn index_faces(
-        &mut self,
-        key: &ResourceName,
-        model: &str,
-        image: &ImageDigest,
-        external: Option<&str>,
-        faces: &[NewFace],
-    ) -> Result<Vec<IndexedFace>, FacesError> {
-        let collection = self.shared.find(key)?;
-        collection.check_model(model)?;
-        check_limit(faces.len(), "faces in one image", limits::FACES_PER_IMAGE_MAX)?;
-        let mut answer = Vec::with_capacity(faces.len());
-        let mut added: Vec<(Arc<FaceRecord>, Vec<f32>)> = Vec::new();
-        {
-            let index = collection.index.read();
-            let mut pending: HashMap<FaceId, Arc<FaceRecord>> = HashMap::new();
-            for face in faces {
-                let vector = collection.unit(&face.vector)?;
-                let place = FacePlace {
-                    key,
-                    model,
-                    image,
-                    rect: face.rect,
-                };
-                let face_id = match place.resolve(&index, external) {
-                    Resolved::Present(record) => {
-                        answer.push(IndexedFace { record, existed: true });
-                        continue;
-                    }
-                    Resolved::New(id) => id,
-                };
-                // The same box twice in one call is one face.
-                if let Some(record) = pending.get(&face_id).cloned() {
-                    answer.push(IndexedFace { record, existed: true });
-                    continue;
-                }
-                let record = Arc::new(FaceRecord {
-                    face_id,
-                    image_id: ImageId::derive(key.account, image),
-                    external_image_id: external.map(str::to_owned),
-                    rect: face.rect,
-                    confidence: face.confidence,
-                    created: self.shared.clock.now(),
-                });
-                pending.insert(face_id, record.clone());
-                answer.push(IndexedFace {
-                    record: record.clone(),
-                    existed: false,
-                });
-                added.push((record, vector));
-            }
-            let in_collection = index.len() + added.len();
-            check_limit(in_collection, "faces in a collection", limits::FACES_PER_COLLECTION_MAX)?;
-        }
-        let in_store = self.shared.faces.load(Ordering::Relaxed) + added.len();
-        check_limit(in_store, "faces on this server", limits::FACES_PER_STORE_MAX)?;
-        self.add(&collection, added)?;
-        Ok(answer)
-    }
-
-    fn add(&mut self, collection: &Collection, added: Vec<(Arc<FaceRecord>, Vec<f32>)>) -> Result<(), FacesError> {
-        if added.is_empty() {
-            return Ok(());
-        }
-        self.check_space()?;
-        let slots = collection.index.read().free_slots(added.len());
-        let rows: Vec<NewRow<'_>> = (added.iter().zip(&slots))
-            .map(|((record, vector), &slot)| NewRow { record, slot, vector })
-            .collect();
-        let (id, dimensions) = (collection.info.id, collection.info.model.dimensions);
-        let done = self.database.insert_faces(id, dimensions, &rows);
-        self.checked(done)?;
-        self.shared.faces.fetch_add(added.len(), Ordering::Relaxed);
-        let mut index = collection.index.write();
-        for ((record, vector), slot) in added.into_iter().zip(slots) {
-            index.insert(Entry { record, slot }, &vector);
-        }
-        Ok(())
-    }
-
-    fn delete_faces(&mut self, key: &ResourceName, faces: &[FaceId]) -> Result<Deleted, FacesError> {
-        let collection = self.shared.find(key)?;
-        let mut outcome = Deleted::default();
-        let mut found = Vec::new();
-        {
-            let index = collection.index.read();
-            let mut seen = HashSet::new();
-            for &face in faces.iter().filter(|&&face| seen.insert(face)) {
-                match index.get(face) {
-                    Some(entry) => found.push((face, entry.slot)),
-                    None => outcome.not_found.push(face),
-                }
-            }
-        }
-        let (id, dimensions) = (collection.info.id, collection.info.model.dimensions);
-        for step in found.chunks(limits::FACES_PER_DELETION_STEP) {
-            let slots: Vec<u32> = step.iter().map(|(_, slot)| *slot).collect();
-            self.deleting(|database| database.delete_faces(id, dimensions, &slots))?;
-            let mut index = collection.index.write();
-            for &(face, _) in step {
-                index.remove(face);
-                outcome.deleted.push(face);
-            }
-            self.shared.faces.fetch_sub(step.len(), Ordering::Relaxed);
-        }
-        Ok(outcome)
-    }
-}
-
-/// A face in an image of an account, as its id is made from it.
-struct FacePlace<'a> {
-    key: &'a ResourceName,
-    model: &'a str,
-    image: &'a ImageDigest,
-    rect: Rect,
-}
-
-enum Resolved {
-    Present(Arc<FaceRecord>),
-    New(FaceId),
-}
-
-impl FacePlace<'_> {
-    /// Which id the face has under an external id. The plain id, which identical images share between collections, goes
-    /// to the first external id that comes; others get an id of their own, so that one photograph may stand for several.
-    fn resolve(&self, index: &CollectionIndex, external: Option<&str>) -> Resolved {
-        let id = |discriminator| FaceId::derive(self.key.account, self.model, self.image, &self.rect, discriminator);
-        let plain = id(None);
-        let own = id(Some(external.unwrap_or_default()));
-        for candidate in [plain, own] {
-            if let Some(entry) = index.get(candidate)
-                && entry.record.external_image_id.as_deref() == external
-            {
-                return Resolved::Present(entry.record.clone());
-            }
-        }
-        Resolved::New(if index.get(plain).is_some() { own } else { plain })
-    }
-}
-
-fn check_limit(count: usize, what: &'static str, limit: usize) -> Result<(), FacesError> {
-    if count > limit {
-        return Err(FacesError::LimitExceeded { what, limit });
-    }
-    Ok(())
 }

@@ -14,7 +14,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use base::{AccountId, ManualClock, ResourceName, Timestamp};
-use faces::{CollectionInfo, FaceId, FaceStore, FacesError, ImageDigest, ModelVersion, NewFace, Rect, similarity};
+use base64::Engine;
+use faces::{
+    CollectionInfo, FaceFilter, FaceId, FaceStore, FacesError, ImageDigest, ModelVersion, NewFace, Rect, UserChange,
+    similarity,
+};
 use proptest::prelude::*;
 
 const MODEL: &str = "test-model";
@@ -91,14 +95,21 @@ async fn a_collection_and_its_faces_are_the_same_after_a_restart() {
         }
         (
             without_version(store.describe(&key("staff")).unwrap()),
-            store.list_faces(&key("staff"), None, 1000, &[]).unwrap(),
+            store
+                .list_faces(&key("staff"), None, 1000, FaceFilter::default())
+                .unwrap(),
             store.search(&key("staff"), MODEL, &vectors[7], 0.0, 50).unwrap(),
         )
     };
     assert_eq!((described.face_count, listed.len(), found.len()), (300, 300, 50));
     let store = open(directory.path());
     assert_eq!(without_version(store.describe(&key("staff")).unwrap()), described);
-    assert_eq!(store.list_faces(&key("staff"), None, 1000, &[]).unwrap(), listed);
+    assert_eq!(
+        store
+            .list_faces(&key("staff"), None, 1000, FaceFilter::default())
+            .unwrap(),
+        listed
+    );
     assert_eq!(store.search(&key("staff"), MODEL, &vectors[7], 0.0, 50).unwrap(), found);
 }
 
@@ -220,6 +231,29 @@ fn traces(vector: &[f32]) -> Vec<[u8; 8]> {
     pairs
         .map(|pair| [pair[0], pair[1]].concat().try_into().unwrap())
         .collect()
+}
+
+/// A vector in the other forms that a program might write: eight bits a component, and base64 of either.
+fn disguises(vector: &[f32]) -> Vec<Vec<u8>> {
+    let norm = vector.iter().map(|&x| x * x).sum::<f32>().sqrt();
+    let largest = vector.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    let unit: Vec<u8> = vector.iter().flat_map(|x| (x / norm).to_le_bytes()).collect();
+    let eight = |scale: f32| {
+        vector
+            .iter()
+            .map(|x| (x * scale).round() as i8 as u8)
+            .collect::<Vec<u8>>()
+    };
+    let plain = [unit, eight(127.0 / norm), eight(127.0 / largest)];
+    let mut all = plain[1..].to_vec();
+    for bytes in &plain {
+        // Base64 of a text that begins one or two bytes before the vector looks different.
+        all.extend((0..3).map(|shift| {
+            let text = base64::engine::general_purpose::STANDARD.encode(&bytes[shift..]);
+            text.into_bytes()
+        }));
+    }
+    all
 }
 
 /// How many of the traces are in any file of the directory.
@@ -369,9 +403,67 @@ proptest! {
             let got = pairs(store.search(&key("x"), MODEL, &probe, threshold, limit).unwrap());
             agrees(&got, &naive(&all, &probe, threshold, None), limit, threshold);
             if let Some((id, vector)) = all.first() {
-                let (_, got) = store.search_by_id(&key("x"), *id, threshold, limit).unwrap();
+                let got = store.search_by_id(&key("x"), *id, threshold, limit).unwrap();
                 agrees(&pairs(got), &naive(&all, vector, threshold, Some(*id)), limit, threshold);
             }
         });
     }
+}
+
+#[tokio::test]
+async fn no_vector_of_a_face_or_a_user_is_in_any_file_in_another_form_nor_at_all_once_it_is_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    store.create_collection(key("a"), model(128)).await.unwrap();
+    let mut rng = fastrand::Rng::with_seed(5);
+    let vectors: Vec<Vec<f32>> = (0..3).map(|_| random_vector(&mut rng, 128)).collect();
+    let mut ids = Vec::new();
+    for (number, vector) in vectors.iter().enumerate() {
+        ids.push(add(&store, "a", &[number as u8], None, vector.clone()).await);
+    }
+    let change = |change| store.change_user(key("a"), "ada".to_owned(), change, Some("token".to_owned()));
+    change(UserChange::Create).await.unwrap();
+    let faces = ids.clone();
+    change(UserChange::Associate { faces, threshold: 0.0 }).await.unwrap();
+    let unit = |vector: &Vec<f32>| {
+        let norm = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+        vector
+            .iter()
+            .map(|&x| (f64::from(x) / norm) as f32)
+            .collect::<Vec<f32>>()
+    };
+    let units: Vec<Vec<f32>> = vectors.iter().map(unit).collect();
+    let mean: Vec<f32> = (0..128)
+        .map(|place| units.iter().map(|unit| unit[place]).sum::<f32>() / 3.0)
+        .collect();
+    let like = store.search_users(&key("a"), MODEL, &mean, 0.0, 1).unwrap();
+    assert!(
+        like[0].cosine > 0.9999,
+        "the user's vector is the one that is looked for"
+    );
+    let disguised = |vectors: &[Vec<f32>]| {
+        let forms = vectors.iter().flat_map(|vector| disguises(vector));
+        found_in_files(
+            directory.path(),
+            &forms.map(|form| form[..8].try_into().unwrap()).collect(),
+        )
+    };
+    let plain = |vector: &[f32]| found_in_files(directory.path(), &traces(vector).into_iter().collect());
+    assert_eq!(
+        disguised(&vectors) + disguised(std::slice::from_ref(&mean)) + plain(&mean),
+        0
+    );
+    assert!(
+        vectors.iter().all(|vector| plain(vector) > 100),
+        "the search must be able to find some"
+    );
+    change(UserChange::Delete).await.unwrap();
+    store.delete_faces(key("a"), vec![ids[0]]).await.unwrap();
+    assert_eq!(
+        (plain(&vectors[0]), plain(&mean), plain(&vectors[1]) > 100),
+        (0, 0, true)
+    );
+    store.delete_collection(key("a")).await.unwrap();
+    assert!(vectors.iter().all(|vector| plain(vector) == 0));
+    assert_eq!(disguised(&vectors), 0);
 }

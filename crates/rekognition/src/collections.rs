@@ -50,7 +50,7 @@ impl Handle<op::DescribeCollection> for Rekognition {
             creation_timestamp: Some(info.created),
             face_count: Some(i64::try_from(info.face_count).unwrap_or(i64::MAX)),
             face_model_version: Some(info.model.id),
-            user_count: Some(0),
+            user_count: Some(i64::try_from(info.user_count).unwrap_or(i64::MAX)),
         };
         Ok(answer.into())
     }

@@ -9,6 +9,11 @@ pub(crate) fn invalid_parameter(message: impl Into<String>) -> ApiError {
     ApiError::client("InvalidParameterException", message)
 }
 
+/// An image without a face, where there must be one.
+pub(crate) fn no_face() -> ApiError {
+    invalid_parameter("There are no faces in the image. Should be at least 1.")
+}
+
 /// There is no such resource in the caller's account and region.
 pub(crate) fn not_found(message: impl Into<String>) -> ApiError {
     ApiError::client("ResourceNotFoundException", message)
@@ -37,6 +42,14 @@ pub(crate) fn from_faces(error: FacesError) -> ApiError {
             format!("The collection id: {id} already exists"),
         ),
         FacesError::FaceNotFound(_) => invalid_parameter("faceId was not found in the collection."),
+        FacesError::UserNotFound(user) => not_found(format!("The user id: {user} does not exist")),
+        FacesError::UserExists(user) => {
+            ApiError::client("ConflictException", format!("The user id: {user} already exists"))
+        }
+        FacesError::TokenReused => ApiError::client(
+            "IdempotentParameterMismatchException",
+            "ClientRequestToken came with other parameters before",
+        ),
         FacesError::ModelMismatch { .. } => {
             invalid_parameter(format!("{error}; create a new collection and index the images again"))
         }

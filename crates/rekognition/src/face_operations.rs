@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use base::{ApiError, Handle, Reply, Request, ResourceName};
-use faces::{CollectionInfo, FaceId, FaceMatch, ImageDigest, NewFace};
+use base::{ApiError, Handle, Reply, Request, RequestContext, ResourceName};
+use bytes::Bytes;
+use faces::{CollectionInfo, FaceFilter, FaceId, FaceMatch, ImageDigest, NewFace};
 use vision::{Face, ImageAnalysis};
 use wire::rekognition::{self as w, QualityFilter, Reason, op};
 
@@ -13,13 +14,13 @@ use crate::token::Listing;
 use crate::{error, images, limits, shapes};
 
 /// The faces of an image, parted into those to enrol and those left out, both largest first.
-struct Selection {
-    chosen: Vec<Face>,
-    left_out: Vec<(Face, Vec<Reason>)>,
+pub(crate) struct Selection {
+    pub(crate) chosen: Vec<Face>,
+    pub(crate) left_out: Vec<(Face, Vec<Reason>)>,
 }
 
 /// Applies the quality filter, then `max_faces`: beyond it the poorest are dropped first, and of two alike the smaller.
-fn select(mut analysis: ImageAnalysis, filter: QualityFilter, max_faces: usize) -> Selection {
+pub(crate) fn select(mut analysis: ImageAnalysis, filter: QualityFilter, max_faces: usize) -> Selection {
     let found = std::mem::take(&mut analysis.faces);
     let (mut chosen, mut left_out) = (Vec::new(), Vec::new());
     for face in found {
@@ -45,7 +46,7 @@ fn select(mut analysis: ImageAnalysis, filter: QualityFilter, max_faces: usize) 
 
 impl Rekognition {
     /// The collection, if its vectors can be compared with those of the model in use.
-    fn usable_collection(&self, key: &ResourceName) -> Result<CollectionInfo, ApiError> {
+    pub(crate) fn usable_collection(&self, key: &ResourceName) -> Result<CollectionInfo, ApiError> {
         let info = self.faces.describe(key).map_err(error::from_faces)?;
         let model = self.vision.model();
         if info.model != model {
@@ -57,8 +58,13 @@ impl Rekognition {
         Ok(info)
     }
 
+    /// The faces of an image with their vectors and default attributes, largest first.
+    pub(crate) async fn embedded(&self, context: &RequestContext, image: Bytes) -> Result<ImageAnalysis, ApiError> {
+        self.analyze(context, image, true).await
+    }
+
     /// Runs a search where it does not hold up other requests: large collections on a blocking thread.
-    async fn off_thread<T: Send + 'static>(
+    pub(crate) async fn off_thread<T: Send + 'static>(
         &self,
         collection: &CollectionInfo,
         search: impl FnOnce(&faces::FaceStore) -> T + Send + 'static,
@@ -72,22 +78,23 @@ impl Rekognition {
     }
 }
 
-fn threshold_of(requested: Option<f32>) -> f32 {
+pub(crate) fn threshold_of(requested: Option<f32>) -> f32 {
     requested.unwrap_or(limits::FACE_MATCH_THRESHOLD_DEFAULT)
 }
 
-fn count_of(requested: Option<i32>, most: usize) -> usize {
+pub(crate) fn count_of(requested: Option<i32>, most: usize) -> usize {
     requested
         .and_then(|count| usize::try_from(count).ok())
         .unwrap_or(most)
         .clamp(1, most)
 }
 
-fn face_ids(texts: &[String]) -> Result<Vec<FaceId>, ApiError> {
-    let parse = |text: &String| {
-        FaceId::parse(text).ok_or_else(|| error::invalid_parameter(format!("{text:?} is not a face id")))
-    };
-    texts.iter().map(parse).collect()
+pub(crate) fn face_id(text: &str) -> Result<FaceId, ApiError> {
+    FaceId::parse(text).ok_or_else(|| error::invalid_parameter(format!("{text:?} is not a face id")))
+}
+
+pub(crate) fn face_ids(texts: &[String]) -> Result<Vec<FaceId>, ApiError> {
+    texts.iter().map(|text| face_id(text)).collect()
 }
 
 fn matches(found: &[FaceMatch], model: &str) -> Option<Vec<w::FaceMatch>> {
@@ -100,7 +107,7 @@ impl Handle<op::IndexFaces> for Rekognition {
         images::check_attributes(input.detection_attributes.as_deref())?;
         let key = owned(&request.context, input.collection_id);
         let model = self.usable_collection(&key)?.model.id;
-        let image = images::bytes_of(input.image)?;
+        let image = self.bytes_of(&request.context, input.image).await?;
         let digest = ImageDigest::of(&image);
         let analysis = self.analyze(&request.context, image, true).await?;
         let filter = input.quality_filter.unwrap_or(QualityFilter::Auto);
@@ -136,18 +143,15 @@ impl Handle<op::ListFaces> for Rekognition {
         let input = request.input;
         let key = owned(&request.context, input.collection_id);
         let model = self.faces.describe(&key).map_err(error::from_faces)?.model.id;
-        if let Some(user) = input.user_id {
-            return Err(error::not_found(format!(
-                "the user {user} does not exist in the collection"
-            )));
-        }
         let after = Listing::Faces.read(input.next_token.as_deref(), FaceId::parse)?;
         let only = face_ids(input.face_ids.as_deref().unwrap_or_default())?;
         let limit = page_size(input.max_results);
-        let mut page = self
-            .faces
-            .list_faces(&key, after, limit + 1, &only)
-            .map_err(error::from_faces)?;
+        let filter = FaceFilter {
+            only: &only,
+            user: input.user_id.as_deref(),
+        };
+        let page = self.faces.list_faces(&key, after, limit + 1, filter);
+        let mut page = page.map_err(error::from_faces)?;
         let more = page.len() > limit;
         page.truncate(limit);
         let last = page.last().filter(|_| more);
@@ -166,14 +170,19 @@ impl Handle<op::DeleteFaces> for Rekognition {
         let key = owned(&request.context, request.input.collection_id);
         let ids = face_ids(&request.input.face_ids)?;
         let outcome = self.faces.delete_faces(key, ids).await.map_err(error::from_faces)?;
-        let unsuccessful = |id: FaceId| w::UnsuccessfulFaceDeletion {
+        use w::UnsuccessfulFaceDeletionReason::{AssociatedToAnExistingUser, FaceNotFound};
+        let unsuccessful = |id: FaceId, reason, user: Option<String>| w::UnsuccessfulFaceDeletion {
             face_id: Some(id.to_string()),
-            reasons: Some(vec![w::UnsuccessfulFaceDeletionReason::FaceNotFound]),
-            user_id: None,
+            reasons: Some(vec![reason]),
+            user_id: user,
         };
+        let not_found = outcome.not_found.into_iter();
+        let not_found = not_found.map(|id| unsuccessful(id, FaceNotFound, None));
+        let of_users = outcome.of_users.into_iter();
+        let of_users = of_users.map(|(id, user)| unsuccessful(id, AssociatedToAnExistingUser, Some(user.to_string())));
         let answer = w::DeleteFacesResponse {
             deleted_faces: Some(outcome.deleted.iter().map(FaceId::to_string).collect()),
-            unsuccessful_face_deletions: Some(outcome.not_found.into_iter().map(unsuccessful).collect()),
+            unsuccessful_face_deletions: Some(not_found.chain(of_users).collect()),
         };
         Ok(answer.into())
     }
@@ -184,12 +193,11 @@ impl Handle<op::SearchFaces> for Rekognition {
         let input = request.input;
         let key = owned(&request.context, input.collection_id);
         let collection = self.faces.describe(&key).map_err(error::from_faces)?;
-        let face = FaceId::parse(&input.face_id)
-            .ok_or_else(|| error::invalid_parameter(format!("{:?} is not a face id", input.face_id)))?;
+        let face = face_id(&input.face_id)?;
         let threshold = threshold_of(input.face_match_threshold);
         let limit = count_of(input.max_faces, limits::MATCHES_MAX);
         let search = move |faces: &faces::FaceStore| faces.search_by_id(&key, face, threshold, limit);
-        let (_, found) = self.off_thread(&collection, search).await?.map_err(error::from_faces)?;
+        let found = self.off_thread(&collection, search).await?.map_err(error::from_faces)?;
         let answer = w::SearchFacesResponse {
             face_matches: matches(&found, &collection.model.id),
             searched_face_id: Some(face.to_string()),
@@ -207,14 +215,12 @@ impl Handle<op::SearchFacesByImage> for Rekognition {
         let input = request.input;
         let key = owned(&request.context, input.collection_id);
         let collection = self.usable_collection(&key)?;
-        let image = images::bytes_of(input.image)?;
-        let analysis = self.analyze(&request.context, image, true).await?;
+        let image = self.bytes_of(&request.context, input.image).await?;
+        let analysis = self.embedded(&request.context, image).await?;
         let filter = input.quality_filter.unwrap_or(QualityFilter::None);
         let selection = select(analysis, filter, limits::FACES_PER_IMAGE_MAX);
         let Some(largest) = selection.chosen.into_iter().next() else {
-            return Err(error::invalid_parameter(
-                "There are no faces in the image. Should be at least 1.",
-            ));
+            return Err(error::no_face());
         };
         let threshold = threshold_of(input.face_match_threshold);
         let limit = count_of(input.max_faces, limits::MATCHES_MAX);

@@ -5,10 +5,11 @@
 //! `data-streams` (records), each behind a small trait of [`ports`], so that its rules can be tested without a camera or a
 //! model. It knows no HTTP, no codec and no storage format.
 //!
-//! What differs from AWS: images come as bytes alone (there is no S3 yet); the attributes that no model here can tell
-//! (age, emotion, glasses and so on) are left out; processors search faces, not labels; there are no users yet.
+//! What differs from AWS: objects in buckets have no versions; the attributes that no model here can tell
+//! (age, emotion, glasses and so on) are left out; processors search faces, not labels.
 
 mod collections;
+mod compare;
 mod error;
 mod face_operations;
 mod images;
@@ -20,5 +21,6 @@ mod service;
 mod shapes;
 mod tags;
 mod token;
+mod users;
 
 pub use service::{Parts, Rekognition};

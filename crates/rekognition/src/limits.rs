@@ -5,11 +5,20 @@ use std::time::Duration;
 /// Bytes of an image sent in a request (service model: `ImageBlob` ends at 5,242,880).
 pub const IMAGE_BYTES_MAX: usize = 5_242_880;
 
+/// Bytes of an image in a bucket (AWS: 15 MB).
+pub const OBJECT_BYTES_MAX: usize = 15 * 1024 * 1024;
+
 /// Faces that one image operation reports or indexes (AWS: the 100 largest).
 pub const FACES_PER_IMAGE_MAX: usize = 100;
 
 /// Matches that one search returns (service model: `MaxFaces` ends at 4096).
 pub const MATCHES_MAX: usize = 4096;
+
+/// Users that one search or one page of a listing returns (service model: `MaxUserResults` ends at 500).
+pub const USERS_PER_CALL_MAX: usize = 500;
+
+/// The least similarity of a face to the user it is associated with, where a request names none (service model).
+pub const ASSOCIATION_THRESHOLD_DEFAULT: f32 = 75.0;
 
 /// The threshold that holds where a request names none (service model).
 pub const FACE_MATCH_THRESHOLD_DEFAULT: f32 = 80.0;

@@ -1,5 +1,6 @@
 //! What this service needs of the rooms below, as small traits: [`Vision`] for pictures, [`VideoSource`] for frames,
-//! [`RecordSink`] for records. Each is implemented by the room's own service, and by a deterministic fake in the tests.
+//! [`RecordSink`] for records, [`ObjectSource`] for objects in buckets. Each is implemented by the room's own service, or
+//! where the rooms are put together, and by a deterministic fake in the tests.
 
 use async_trait::async_trait;
 use base::{AccountId, ResourceName};
@@ -99,6 +100,28 @@ impl OutcomeSource for ResultReceiver {
     async fn next(&mut self) -> Option<FrameOutcome> {
         ResultReceiver::next(self).await
     }
+}
+
+/// An object cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ObjectFailure {
+    /// The account has no such bucket, or the bucket no such object.
+    #[error("there is no such object")]
+    Absent,
+    /// It has so many bytes.
+    #[error("the object has {0} bytes")]
+    TooLarge(u64),
+    /// Something that may pass, in words for the log.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Buckets to read images from.
+#[async_trait]
+pub trait ObjectSource: Send + Sync + 'static {
+    /// The bytes of an object in a bucket of the account, if they are no more than `bytes_max`.
+    async fn read(&self, account: AccountId, bucket: &str, key: &str, bytes_max: usize)
+    -> Result<Bytes, ObjectFailure>;
 }
 
 /// The frames of video streams.

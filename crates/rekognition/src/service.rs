@@ -10,7 +10,7 @@ use wire::Registry;
 use wire::rekognition::op;
 
 use crate::limits;
-use crate::ports::{RecordSink, VideoSource, Vision};
+use crate::ports::{ObjectSource, RecordSink, VideoSource, Vision};
 use crate::processors::Processors;
 
 /// What the service stands on.
@@ -23,6 +23,8 @@ pub struct Parts {
     pub video: Arc<dyn VideoSource>,
     /// Data streams.
     pub records: Arc<dyn RecordSink>,
+    /// Images in buckets.
+    pub objects: Arc<dyn ObjectSource>,
     /// Where processors and tags are kept.
     pub catalog: Arc<dyn Catalog>,
     /// The time.
@@ -35,6 +37,7 @@ pub struct Parts {
 pub struct Rekognition {
     pub(crate) faces: Arc<FaceStore>,
     pub(crate) vision: Arc<dyn Vision>,
+    pub(crate) objects: Arc<dyn ObjectSource>,
     pub(crate) catalog: Arc<dyn Catalog>,
     pub(crate) processors: Arc<Processors>,
 }
@@ -45,6 +48,7 @@ impl Rekognition {
         Ok(Rekognition {
             faces: parts.faces.clone(),
             vision: parts.vision.clone(),
+            objects: parts.objects.clone(),
             catalog: parts.catalog.clone(),
             processors: Processors::new(parts)?,
         })
@@ -63,6 +67,14 @@ impl Rekognition {
             .register::<op::SearchFaces, _>(self)
             .register::<op::SearchFacesByImage, _>(self)
             .register::<op::DetectFaces, _>(self)
+            .register::<op::CompareFaces, _>(self)
+            .register::<op::CreateUser, _>(self)
+            .register::<op::DeleteUser, _>(self)
+            .register::<op::ListUsers, _>(self)
+            .register::<op::AssociateFaces, _>(self)
+            .register::<op::DisassociateFaces, _>(self)
+            .register::<op::SearchUsers, _>(self)
+            .register::<op::SearchUsersByImage, _>(self)
             .register::<op::CreateStreamProcessor, _>(self)
             .register::<op::DescribeStreamProcessor, _>(self)
             .register::<op::ListStreamProcessors, _>(self)

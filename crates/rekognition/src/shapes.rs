@@ -73,7 +73,7 @@ pub(crate) fn stored_face(record: &FaceRecord, model: &str) -> w::Face {
         face_id: Some(record.face_id.to_string()),
         image_id: Some(record.image_id.to_string()),
         index_faces_model_version: Some(model.to_owned()),
-        user_id: None,
+        user_id: record.user.as_deref().map(str::to_owned),
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) enum Listing {
     Collections,
     Faces,
     Processors,
+    Users,
 }
 
 impl Listing {
@@ -19,6 +20,7 @@ impl Listing {
             Listing::Collections => "1c",
             Listing::Faces => "1f",
             Listing::Processors => "1p",
+            Listing::Users => "1u",
         }
     }
 

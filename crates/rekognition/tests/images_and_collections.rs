@@ -375,7 +375,7 @@ async fn a_bad_image_gets_a_declared_error() {
     };
     assert_eq!(
         code(server.call::<op::DetectFaces>(detect(s3)).await),
-        "InvalidS3ObjectException"
+        "InvalidParameterException"
     );
     assert_eq!(
         code(server.call::<op::DetectFaces>(detect(w::Image::default())).await),

@@ -1,10 +1,13 @@
-//! Generated images on their way to a bucket, wherever the bucket lies.
+//! Images on their way to a bucket, wherever the bucket lies, and from one.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use base::AccountId;
+use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt;
 use objects::{Buckets, ObjectError, PutOptions};
+use rekognition::ports::{ObjectFailure, ObjectSource};
 use video_streams::ports::{DeliveryError, ImageObject, ImageSink};
 
 /// The buckets as a place for images.
@@ -60,10 +63,44 @@ impl ImageSink for BucketImages {
     }
 }
 
+fn unreadable(error: &ObjectError) -> ObjectFailure {
+    match error {
+        ObjectError::NoSuchBucket(_) | ObjectError::NoSuchKey(_) | ObjectError::Invalid(_) => ObjectFailure::Absent,
+        _ => ObjectFailure::Failed(error.to_string()),
+    }
+}
+
+#[async_trait]
+impl ObjectSource for BucketImages {
+    async fn read(
+        &self,
+        account: AccountId,
+        bucket: &str,
+        key: &str,
+        bytes_max: usize,
+    ) -> Result<Bytes, ObjectFailure> {
+        let unreadable = |error: ObjectError| unreadable(&error);
+        let bucket = self.0.open(account, bucket).await.map_err(unreadable)?;
+        let (info, mut bytes) = bucket.get(key, None).await.map_err(unreadable)?;
+        let mut read = BytesMut::new();
+        // What a bucket elsewhere says of an object need not be so.
+        while info.size <= bytes_max as u64
+            && let Some(part) = bytes.try_next().await.map_err(unreadable)?
+        {
+            read.extend_from_slice(&part);
+            if read.len() > bytes_max {
+                return Err(ObjectFailure::TooLarge(read.len() as u64));
+            }
+        }
+        if info.size > bytes_max as u64 {
+            return Err(ObjectFailure::TooLarge(info.size));
+        }
+        Ok(read.freeze())
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use futures_util::TryStreamExt;
     use objects::MemoryBuckets;
 
     use super::*;
@@ -103,5 +140,11 @@ mod tests {
             ..object
         };
         assert!(matches!(sink.put(nowhere).await, Err(DeliveryError::Refused(_))));
+        let read = |bucket: &'static str, key: &'static str, max| sink.read(AccountId::DEFAULT, bucket, key, max);
+        assert_eq!(read("images", "a/b.jpg", 7).await.unwrap(), "picture");
+        assert_eq!(read("images", "a/b.jpg", 6).await, Err(ObjectFailure::TooLarge(7)));
+        for (bucket, key) in [("images", "missing"), ("elsewhere", "a/b.jpg")] {
+            assert_eq!(read(bucket, key, 7).await, Err(ObjectFailure::Absent));
+        }
     }
 }

@@ -103,6 +103,7 @@ pub async fn start(config: &Config) -> Result<Composition, Failure> {
         vision: sight.clone(),
         video: Arc::new(video.clone()),
         records: records.clone(),
+        objects: Arc::new(BucketImages(ground.buckets.clone())),
         catalog: ground.catalog.clone(),
         clock: ground.clock.clone(),
         metrics: ground.metrics.clone(),

@@ -320,6 +320,7 @@ mod tests {
                 },
                 confidence: 100.0,
                 created: Timestamp::default(),
+                user: None,
             }),
         }
     }

@@ -18,7 +18,10 @@ use bytes::Bytes;
 use faces::{FaceStore, ModelVersion};
 use matroska::{Track, TrackKind};
 use parking_lot::Mutex;
-use rekognition::ports::{Feed, FrameSink, OutcomeSource, RecordSink, SinkError, VideoSource, Vision, VisionSession};
+use rekognition::ports::{
+    Feed, FrameSink, ObjectFailure, ObjectSource, OutcomeSource, RecordSink, SinkError, VideoSource, Vision,
+    VisionSession,
+};
 use rekognition::{Parts, Rekognition};
 use storage::{Catalog, FragmentNumber, MemoryCatalog, StreamId};
 use tokio::sync::{Notify, mpsc};
@@ -408,6 +411,30 @@ impl RecordSink for Shared<FakeRecords> {
     }
 }
 
+/// Objects by bucket and key, all of the default account.
+#[derive(Default)]
+pub struct FakeObjects(pub Mutex<HashMap<(String, String), Bytes>>);
+
+#[async_trait]
+impl ObjectSource for Shared<FakeObjects> {
+    async fn read(
+        &self,
+        account: AccountId,
+        bucket: &str,
+        key: &str,
+        bytes_max: usize,
+    ) -> Result<Bytes, ObjectFailure> {
+        let objects = self.0.0.lock();
+        let found = objects.get(&(bucket.to_owned(), key.to_owned()));
+        let found = found.filter(|_| account == AccountId::DEFAULT);
+        let found = found.ok_or(ObjectFailure::Absent)?.clone();
+        if found.len() > bytes_max {
+            return Err(ObjectFailure::TooLarge(found.len() as u64));
+        }
+        Ok(found)
+    }
+}
+
 #[derive(Debug)]
 struct Everything;
 
@@ -447,6 +474,7 @@ pub struct World {
     pub vision: Arc<FakeVision>,
     pub video: Arc<FakeVideo>,
     pub records: Arc<FakeRecords>,
+    pub objects: Arc<FakeObjects>,
     pub catalog: Arc<MemoryCatalog>,
     pub clock: Arc<SystemClock>,
     pub directory: Arc<tempfile::TempDir>,
@@ -458,6 +486,7 @@ impl World {
             vision: Arc::default(),
             video: Arc::default(),
             records: Arc::default(),
+            objects: Arc::default(),
             catalog: Arc::new(MemoryCatalog::new()),
             clock: Arc::new(SystemClock::new()),
             directory: Arc::new(tempfile::tempdir().unwrap()),
@@ -477,6 +506,7 @@ impl World {
             vision: self.vision.clone() as Arc<dyn Vision>,
             video: Arc::new(Shared(self.video.clone())),
             records: Arc::new(Shared(self.records.clone())),
+            objects: Arc::new(Shared(self.objects.clone())),
             catalog,
             clock: self.clock.clone(),
             metrics: metrics.clone(),

@@ -673,16 +673,6 @@ pub static REASONS: &[(&str, &str, &str)] = &[
     ),
     (
         "rekognition",
-        "AssociateFaces",
-        "users of collections are not there yet; enrol several faces under one ExternalImageId",
-    ),
-    (
-        "rekognition",
-        "CompareFaces",
-        "not there yet; put one face into a collection and search it with SearchFacesByImage",
-    ),
-    (
-        "rekognition",
         "CopyProjectVersion",
         "models of one's own are not trained here; `sightglass models` shows those in use",
     ),
@@ -708,11 +698,6 @@ pub static REASONS: &[(&str, &str, &str)] = &[
     ),
     (
         "rekognition",
-        "CreateUser",
-        "users of collections are not there yet; enrol several faces under one ExternalImageId",
-    ),
-    (
-        "rekognition",
         "DeleteDataset",
         "models of one's own are not trained here; `sightglass models` shows those in use",
     ),
@@ -730,11 +715,6 @@ pub static REASONS: &[(&str, &str, &str)] = &[
         "rekognition",
         "DeleteProjectVersion",
         "models of one's own are not trained here; `sightglass models` shows those in use",
-    ),
-    (
-        "rekognition",
-        "DeleteUser",
-        "users of collections are not there yet; enrol several faces under one ExternalImageId",
     ),
     (
         "rekognition",
@@ -772,11 +752,6 @@ pub static REASONS: &[(&str, &str, &str)] = &[
         "there is no model for protective equipment",
     ),
     ("rekognition", "DetectText", "there is no model for text in pictures"),
-    (
-        "rekognition",
-        "DisassociateFaces",
-        "users of collections are not there yet; enrol several faces under one ExternalImageId",
-    ),
     (
         "rekognition",
         "DistributeDatasetEntries",
@@ -859,11 +834,6 @@ pub static REASONS: &[(&str, &str, &str)] = &[
     ),
     (
         "rekognition",
-        "ListUsers",
-        "users of collections are not there yet; enrol several faces under one ExternalImageId",
-    ),
-    (
-        "rekognition",
         "PutProjectPolicy",
         "models of one's own are not trained here; `sightglass models` shows those in use",
     ),
@@ -871,16 +841,6 @@ pub static REASONS: &[(&str, &str, &str)] = &[
         "rekognition",
         "RecognizeCelebrities",
         "there is no collection of celebrities; enrol whom you want to find in a collection of your own",
-    ),
-    (
-        "rekognition",
-        "SearchUsers",
-        "users of collections are not there yet; enrol several faces under one ExternalImageId",
-    ),
-    (
-        "rekognition",
-        "SearchUsersByImage",
-        "users of collections are not there yet; enrol several faces under one ExternalImageId",
     ),
     (
         "rekognition",
