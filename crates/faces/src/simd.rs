@@ -1,4 +1,4 @@
-//! The two inner loops of a search, each written once and compiled for the vector units of several generations of
+//! The inner loops of a search, each written once and compiled for the vector units of several generations of
 //! processors; the one that runs is chosen by what the processor has. The results do not depend on it: no step is
 //! reordered or fused between them.
 
@@ -53,6 +53,18 @@ for_the_widest_unit!(
     /// has the first words of all sketches, then their second words, and so on; `capacity` words each.
     score = scores_of(planes: &[[u64; PLANES]], sketches: &[u64], capacity: usize, out: &mut [i16])
 );
+
+/// Has the processor fetch a vector that is compared soon, while it compares others.
+pub(crate) fn fetch(row: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in row.chunks(LANES) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: the address is one of a slice, every processor of this kind has the instruction, and it changes nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = row;
+}
 
 #[inline(always)]
 fn dots_of(probe: &[f32], rows: &[f32], out: &mut [f32]) {

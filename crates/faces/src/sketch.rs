@@ -1,9 +1,10 @@
 //! Sketches: some bits that stand for a vector, so that a million of them can be compared in a millisecond.
 //!
-//! A vector is turned by a fixed rotation that spreads whatever structure its components have (signs changed and mixed by
-//! a Walsh-Hadamard transform, three times), and each component of the result leaves one bit: is it positive. A probe is
+//! A vector, with as many zeros behind it, is turned by a fixed rotation that spreads whatever structure its components
+//! have (signs changed and mixed by a Walsh-Hadamard transform, three times), and each component of the result leaves one
+//! bit: is it positive. A probe is
 //! turned alike and keeps four bits a component, as four planes of bits. The sum of the probe's components where the
-//! sketch has a one ranks vectors as their cosine does, with an error of about 0.07 at 128 bits; what ranks highest is
+//! sketch has a one ranks vectors as their cosine does, with an error of about 0.05 at 256 bits; what ranks highest is
 //! then compared exactly. The method is known as RaBitQ (Gao and Long, 2024), here without its factor for each vector.
 //!
 //! A sketch is as personal as the vector it stands for: it is in memory alone and overwritten with it.
@@ -25,13 +26,14 @@ const ROUNDS: usize = 3;
 #[derive(Debug)]
 pub(crate) struct Sketcher {
     words: usize,
-    /// For each round the factor of each component, 1 or -1; as many as the next power of two of the length.
+    /// For each round the factor of each component, 1 or -1; as many as the power of two to which vectors are filled up.
     signs: [Vec<f32>; ROUNDS],
 }
 
 impl Sketcher {
     pub(crate) fn new(dimensions: usize) -> Self {
-        let padded = dimensions.next_power_of_two().max(WORD);
+        // Twice as many bits as components: of 128, the most that a sketch may have.
+        let padded = (2 * dimensions).next_power_of_two().max(WORD);
         // Any sequence will do, as long as every sketch of the process is made with the same (xorshift64*).
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut sign = || {
@@ -167,7 +169,7 @@ impl Closest {
     }
 
     /// The positions, in ascending order.
-    pub(crate) fn positions(mut self) -> impl Iterator<Item = usize> {
+    pub(crate) fn positions(mut self) -> Vec<usize> {
         self.cut();
         let mut positions: Vec<usize> = self
             .gathered
@@ -175,6 +177,6 @@ impl Closest {
             .map(|both| (both & 0xffff_ffff_ffff) as usize)
             .collect();
         positions.sort_unstable();
-        positions.into_iter()
+        positions
     }
 }

@@ -25,7 +25,7 @@ use auth::KeyRing;
 use base::metrics::Metrics;
 use base::{ApiError, Clock, Handle, Operation, Request, StreamError, SystemClock, SystemDisk, Timestamp};
 use bytes::{Bytes, BytesMut};
-use common::{FakeVision, context_of, picture, track};
+use common::{FakeObjects, FakeVision, Shared, context_of, picture, track};
 use data_streams::DataStreams;
 use faces::FaceStore;
 use futures_util::StreamExt;
@@ -99,6 +99,7 @@ impl Life {
             vision: Arc::new(FakeVision::default()),
             video: Arc::new(video.clone()),
             records: records.clone(),
+            objects: Arc::new(Shared(Arc::<FakeObjects>::default())),
             catalog,
             clock: clock.clone(),
             metrics,
