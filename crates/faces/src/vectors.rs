@@ -455,7 +455,7 @@ mod tests {
             vectors.push(&[1.0, 0.0]);
         }
         vectors.push(&[0.0, 1.0]);
-        let key = |position: usize, _| (position % 2 == 0).then_some(2000 - position);
+        let key = |position: usize, _| position.is_multiple_of(2).then_some(2000 - position);
         let found = vectors.exact(all(&[1.0, 0.0], 0.5, 3), &key);
         let positions: Vec<usize> = found.iter().map(|found| found.position).collect();
         assert_eq!(positions, [1998, 1996, 1994]);

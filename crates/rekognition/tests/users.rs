@@ -210,10 +210,7 @@ async fn faces_that_are_not_associated_come_with_their_reasons() {
     assert_eq!(answer.associated_faces, Some(vec![]));
     let refused = answer.unsuccessful_face_associations.unwrap();
     use w::UnsuccessfulFaceAssociationReason::{AssociatedToADifferentUser, FaceNotFound, LowMatchConfidence};
-    let reasons: Vec<_> = refused
-        .iter()
-        .map(|face| face.reasons.clone().unwrap()[0].clone())
-        .collect();
+    let reasons: Vec<_> = refused.iter().map(|face| face.reasons.clone().unwrap()[0]).collect();
     assert_eq!(reasons, [AssociatedToADifferentUser, LowMatchConfidence, FaceNotFound]);
     assert_eq!(refused[0].user_id.as_deref(), Some("grace"));
     assert!(refused[1].confidence.unwrap() < 75.0);
