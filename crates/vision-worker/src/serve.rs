@@ -18,6 +18,10 @@ use crate::stills::Stills;
 /// Bytes asked of the pipe at once: as many as it holds.
 const READ_BYTES: usize = 64 * 1024;
 
+/// Reads before the sessions have a turn, while there is something to read: what several cameras send in the time of their
+/// pictures' analysis is more than the pipe holds, and a picture must be known to overtake an older one.
+const READS_MAX: usize = 32;
+
 /// Why the worker ends.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -44,14 +48,19 @@ pub fn serve(
     let mut out = Vec::new();
     let mut broken = None;
     loop {
-        let idle = !sessions.values().any(Session::has_work);
-        if !inbox.fill(input, idle)? {
-            return Ok(());
-        }
-        while let Some(message) = inbox.next()? {
-            receive(message, &mut sessions, &mut stills, analyser, |answer| {
-                keep_first(&mut broken, send(output, &mut out, answer));
-            })?;
+        for _ in 0..READS_MAX {
+            let idle = !sessions.values().any(Session::has_work);
+            if !inbox.fill(input, idle)? {
+                return Ok(());
+            }
+            while let Some(message) = inbox.next()? {
+                receive(message, &mut sessions, &mut stills, analyser, |answer| {
+                    keep_first(&mut broken, send(output, &mut out, answer));
+                })?;
+            }
+            if broken.is_some() || !crate::readable(input.as_fd())? {
+                break;
+            }
         }
         for session in sessions.values_mut().filter(|s| s.has_work()) {
             session.turn(analyser, &mut |answer| {
