@@ -9,6 +9,9 @@ ARN = "arn:aws:kinesis:us-west-2:000000000000:"
 # What fits the patterns of the kinesis model; every other text has none.
 FITTING = {
     "StreamARN": ARN + "stream/x", "ResourceARN": ARN + "stream/x", "QueueARN": ARN + "queue/x", "ConsumerARN": ARN + "stream/x/consumer/y:1",
+    "ChannelARN": ARN + "channel/x", "RoleARN": "arn:aws:iam::000000000000:role/x", "BucketARN": "arn:aws:s3:::xyz",
+    "GSRSchemaARN": "arn:aws:glue:us-west-2:000000000000:schema/x/y", "ExpectedBucketOwner": "0" * 12,
+    "TableBucketARN": "arn:aws:s3tables:us-west-2:000000000000:bucket/xyz",
     "StreamId": "a" * 20 + "-abc", "HashKey": "0", "SequenceNumber": "0",
 }
 ABSENT = object()
@@ -99,8 +102,8 @@ def broken(shape, bytes_max):
     if "enum" in metadata:
         yield "no such value", f"Member must satisfy enum value set: [{', '.join(metadata['enum'])}]"
     if "pattern" in metadata:
-        text = " !".ljust(metadata.get("min", 1), "!")
-        assert not fits(text, metadata["pattern"])
+        candidates = (start.ljust(metadata.get("min", 1), "!") for start in (" !", ":*"))
+        text = next(text for text in candidates if not fits(text, metadata["pattern"]))
         yield text, f"Member must satisfy regular expression pattern: {metadata['pattern']}"
 
 
