@@ -19,6 +19,7 @@ pub mod processors;
 mod quality;
 mod service;
 mod shapes;
+mod stored_video;
 mod tags;
 mod token;
 mod users;

@@ -65,3 +65,61 @@ pub const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Analysed frames a second that `sightglass:max_rate` may ask for.
 pub const MAX_RATE_RANGE: std::ops::RangeInclusive<f32> = 0.01..=1000.0;
+
+/// Bytes of a video (AWS: 10 GB).
+pub const STORED_VIDEO_BYTES_MAX: u64 = 10_000_000_000;
+
+/// Milliseconds of a stream that one job analyses: a day, which takes hours on one core.
+pub const STORED_STRETCH_MS_MAX: i64 = 24 * 3600 * 1000;
+
+/// Frames a second of video time in which a job looks for faces: a person who crosses the picture in a second is seen five
+/// times, and a job over an ordinary film is faster than the film.
+pub const STORED_VIDEO_RATE: f32 = 5.0;
+
+/// Jobs of one account and region that are in progress (AWS's quota of concurrent jobs).
+pub const STORED_JOBS_MAX: usize = 20;
+
+/// Jobs that are carried out at once in the whole server; the others wait. One decodes while another reads.
+pub const STORED_JOBS_RUNNING: usize = 2;
+
+/// Jobs of one account and region whose results are kept.
+pub const STORED_JOBS_KEPT_MAX: usize = 1000;
+
+/// Faces of the kept results of one account and region: some 1.5 GB.
+pub const STORED_FACES_KEPT_MAX: u64 = 5_000_000;
+
+/// Faces of one job, one for each frame in which it was seen: six hours with five faces in every analysed frame, 160 MB.
+pub const STORED_FACES_MAX: u32 = 500_000;
+
+/// Tracks of one job.
+pub const STORED_TRACKS_MAX: u32 = 100_000;
+
+/// A track ends when its face was not seen for so long; what looks alike later is the same person.
+pub const STORED_TRACK_END_MS: i64 = 10_000;
+
+/// Persons of a job whose vectors are remembered to know them again: one megabyte with SFace.
+pub const STORED_PERSONS_REMEMBERED: usize = 2_000;
+
+/// Footage whose time goes back further begins a new session. Frames in decoding order go back less.
+pub const STORED_VIDEO_CLOCK_SET_BACK_MS: i64 = 5_000;
+
+/// Results of stored video are kept for seven days (AWS).
+pub const STORED_RESULTS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How often results that are too old are looked for.
+pub const STORED_SWEEP_INTERVAL: Duration = Duration::from_secs(600);
+
+/// How often a job is begun before it has failed, where the failure may pass.
+pub const STORED_ATTEMPTS_MAX: u32 = 4;
+
+/// Entries of one page of a job's results (AWS).
+pub const STORED_PAGE_MAX: usize = 1000;
+
+/// How often a topic is told of a job's end before it is given up: some six hours.
+pub const NOTIFY_TRIES_MAX: u32 = 48;
+
+/// The pause before a topic is told again; doubled each time up to [`NOTIFY_PAUSE_MAX`].
+pub const NOTIFY_PAUSE_MIN: Duration = Duration::from_secs(1);
+
+/// See [`NOTIFY_PAUSE_MIN`].
+pub const NOTIFY_PAUSE_MAX: Duration = Duration::from_secs(600);

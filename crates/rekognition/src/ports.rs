@@ -2,17 +2,20 @@
 //! [`RecordSink`] for records, [`ObjectSource`] for objects in buckets. Each is implemented by the room's own service, or
 //! where the rooms are put together, and by a deterministic fake in the tests.
 
+use std::ops::Range;
+
 use async_trait::async_trait;
-use base::{AccountId, ResourceName};
+use base::{AccountId, ResourceName, Timestamp};
 use bytes::Bytes;
 use data_streams::{DataStreams, PutError};
 use faces::ModelVersion;
 use storage::StreamId;
 use video_streams::VideoStreams;
 use video_streams::consumer::{Consumer, ConsumerError, Event, StartAt, StreamRef};
+use video_streams::stored::{StoredFragment, StoredFrames, TimeAxis};
 use vision::{
-    Frame, FrameOutcome, FrameSender, ImageAnalysis, ImageError, ImageOptions, Mode, OpenError, ResultReceiver,
-    SendReport, SessionClosed, SessionConfig, VisionPool,
+    FilmError, FilmFrame, FilmInfo, FilmReader, FilmSource, Frame, FrameOutcome, FrameSender, ImageAnalysis,
+    ImageError, ImageOptions, Mode, OpenError, ResultReceiver, SendReport, SessionClosed, SessionConfig, VisionPool,
 };
 
 /// Finds and reads faces.
@@ -31,6 +34,24 @@ pub trait Vision: Send + Sync + 'static {
 
     /// Opens a session for one camera's frames.
     fn open_session(&self, config: SessionConfig) -> Result<VisionSession, OpenError>;
+
+    /// Takes a film of `size` bytes apart.
+    async fn open_film(
+        &self,
+        account: AccountId,
+        size: u64,
+        source: Box<dyn FilmSource>,
+    ) -> Result<Box<dyn Film>, FilmError>;
+}
+
+/// See [`vision::FilmReader`].
+#[async_trait]
+pub trait Film: Send {
+    /// What its container says.
+    fn info(&self) -> &FilmInfo;
+
+    /// The next frame in decoding order; `None` at the end. Not cancel safe.
+    async fn next(&mut self) -> Result<Option<FilmFrame>, FilmError>;
 }
 
 /// The two ends of a session.
@@ -77,6 +98,27 @@ impl Vision for VisionPool {
     fn open_session(&self, config: SessionConfig) -> Result<VisionSession, OpenError> {
         let (sender, receiver) = VisionPool::open_session(self, config)?;
         Ok((Box::new(sender), Box::new(receiver)))
+    }
+
+    async fn open_film(
+        &self,
+        account: AccountId,
+        size: u64,
+        source: Box<dyn FilmSource>,
+    ) -> Result<Box<dyn Film>, FilmError> {
+        let film = VisionPool::open_film(self, account, size, source).await?;
+        Ok(Box::new(film))
+    }
+}
+
+#[async_trait]
+impl Film for FilmReader {
+    fn info(&self) -> &FilmInfo {
+        FilmReader::info(self)
+    }
+
+    async fn next(&mut self) -> Result<Option<FilmFrame>, FilmError> {
+        FilmReader::next(self).await
     }
 }
 
@@ -129,6 +171,24 @@ pub trait ObjectSource: Send + Sync + 'static {
 pub trait VideoSource: Send + Sync + 'static {
     /// Follows a stream: first what is stored from `start` on, then each frame as it arrives.
     async fn open(&self, stream: &StreamRef, start: StartAt) -> Result<Box<dyn Feed>, ConsumerError>;
+
+    /// What is stored of a time of a stream.
+    async fn stored(
+        &self,
+        stream: &StreamRef,
+        axis: TimeAxis,
+        range: Range<Timestamp>,
+    ) -> Result<Box<dyn StoredFeed>, ConsumerError>;
+
+    /// The ARN of a stream, if it exists.
+    fn arn(&self, stream: &StreamRef) -> Option<String>;
+}
+
+/// See [`video_streams::stored::StoredFrames`].
+#[async_trait]
+pub trait StoredFeed: Send {
+    /// The next fragment; `None` at the end.
+    async fn next(&mut self) -> Result<Option<StoredFragment>, ConsumerError>;
 }
 
 /// See [`video_streams::consumer::Consumer`].
@@ -143,6 +203,26 @@ impl VideoSource for VideoStreams {
     async fn open(&self, stream: &StreamRef, start: StartAt) -> Result<Box<dyn Feed>, ConsumerError> {
         let consumer = self.open_consumer(stream, start).await?;
         Ok(Box::new(consumer))
+    }
+
+    async fn stored(
+        &self,
+        stream: &StreamRef,
+        axis: TimeAxis,
+        range: Range<Timestamp>,
+    ) -> Result<Box<dyn StoredFeed>, ConsumerError> {
+        Ok(Box::new(self.stored_frames(stream, axis, range)?))
+    }
+
+    fn arn(&self, stream: &StreamRef) -> Option<String> {
+        self.stream_arn(stream)
+    }
+}
+
+#[async_trait]
+impl StoredFeed for StoredFrames {
+    async fn next(&mut self) -> Result<Option<StoredFragment>, ConsumerError> {
+        StoredFrames::next(self).await
     }
 }
 

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use base::metrics::{MetricError, Metrics};
 use base::{Clock, RequestContext, ResourceName};
 use faces::FaceStore;
+use objects::Buckets;
 use storage::Catalog;
+use video_streams::ports::Topics;
 use wire::Registry;
 use wire::rekognition::op;
 
 use crate::limits;
 use crate::ports::{ObjectSource, RecordSink, VideoSource, Vision};
 use crate::processors::Processors;
+use crate::stored_video::StoredVideo;
 
 /// What the service stands on.
 pub struct Parts {
@@ -25,6 +28,10 @@ pub struct Parts {
     pub records: Arc<dyn RecordSink>,
     /// Images in buckets.
     pub objects: Arc<dyn ObjectSource>,
+    /// Where videos lie that are analysed.
+    pub buckets: Arc<dyn Buckets>,
+    /// Who is told of the end of a job.
+    pub topics: Arc<dyn Topics>,
     /// Where processors and tags are kept.
     pub catalog: Arc<dyn Catalog>,
     /// The time.
@@ -40,6 +47,7 @@ pub struct Rekognition {
     pub(crate) objects: Arc<dyn ObjectSource>,
     pub(crate) catalog: Arc<dyn Catalog>,
     pub(crate) processors: Arc<Processors>,
+    pub(crate) stored: Arc<StoredVideo>,
 }
 
 impl Rekognition {
@@ -50,6 +58,7 @@ impl Rekognition {
             vision: parts.vision.clone(),
             objects: parts.objects.clone(),
             catalog: parts.catalog.clone(),
+            stored: StoredVideo::new(&parts),
             processors: Processors::new(parts)?,
         })
     }
@@ -82,20 +91,29 @@ impl Rekognition {
             .register::<op::StopStreamProcessor, _>(self)
             .register::<op::UpdateStreamProcessor, _>(self)
             .register::<op::DeleteStreamProcessor, _>(self)
+            .register::<op::StartFaceDetection, _>(self)
+            .register::<op::StartFaceSearch, _>(self)
+            .register::<op::StartStreamFaceDetection, _>(self)
+            .register::<op::StartStreamFaceSearch, _>(self)
+            .register::<op::GetFaceDetection, _>(self)
+            .register::<op::GetFaceSearch, _>(self)
             .register::<op::TagResource, _>(self)
             .register::<op::UntagResource, _>(self)
             .register::<op::ListTagsForResource, _>(self);
     }
 
-    /// Starts the processors again that ran when the server ended, each after its last recorded frame. Must be called
-    /// within a tokio runtime; returns when every one of them has been started.
+    /// Starts the processors again that ran when the server ended, each after its last recorded frame, and the jobs over
+    /// stored video that had not ended, from their start. Must be called within a tokio runtime; returns when every one of
+    /// them has been started.
     pub async fn resume(&self) -> Result<(), storage::CatalogError> {
-        self.processors.resume_all().await
+        self.processors.resume_all().await?;
+        self.stored.resume().await
     }
 
     /// Ends every run and saves its position; the processors stay RUNNING and go on at the next start.
     pub async fn shutdown(&self) {
         self.processors.shutdown().await;
+        self.stored.shutdown().await;
     }
 }
 

@@ -12,6 +12,9 @@ pub(crate) enum Listing {
     Faces,
     Processors,
     Users,
+    StoredFaces,
+    StoredMatches,
+    StoredPersons,
 }
 
 impl Listing {
@@ -21,6 +24,9 @@ impl Listing {
             Listing::Faces => "1f",
             Listing::Processors => "1p",
             Listing::Users => "1u",
+            Listing::StoredFaces => "1d",
+            Listing::StoredMatches => "1s",
+            Listing::StoredPersons => "1i",
         }
     }
 

@@ -100,6 +100,8 @@ impl Life {
             video: Arc::new(video.clone()),
             records: records.clone(),
             objects: Arc::new(Shared(Arc::<FakeObjects>::default())),
+            buckets: Arc::new(objects::MemoryBuckets::new(clock.clone())),
+            topics: Arc::new(video_streams::ports::Absent),
             catalog,
             clock: clock.clone(),
             metrics,

@@ -22,7 +22,7 @@ use storage::datadir::DataDir;
 use storage::{Catalog, KeyRows, LogOptions, LogStore, MemoryMediaStore, MemoryOptions, SqliteOptions};
 use tokio::task::{AbortHandle, JoinSet};
 use video_streams::VideoStreams;
-use video_streams::ports::Ports;
+use video_streams::ports::{Ports, Topics};
 
 use crate::archives::{self, Archives};
 use crate::bucket_images::BucketImages;
@@ -75,7 +75,9 @@ pub async fn start(config: &Config) -> Result<Composition, Failure> {
     let mut registry = wire::Registry::new();
     let sight = Arc::new(Sight::start(&config.vision, &ground.metrics, ground.clock.clone())?);
     let webhook = webhook(config)?;
-    let video = video(config, &ground, sight.clone(), webhook.clone()).await?;
+    let topics = TopicMap::new(config.topics.clone(), webhook.clone(), ground.clock.clone());
+    let topics: Arc<dyn Topics> = Arc::new(topics);
+    let video = video(config, &ground, sight.clone(), topics.clone()).await?;
     video.register(&mut registry);
     let records = DataStreams::open(data_streams::Parts {
         catalog: ground.catalog.clone(),
@@ -104,6 +106,8 @@ pub async fn start(config: &Config) -> Result<Composition, Failure> {
         video: Arc::new(video.clone()),
         records: records.clone(),
         objects: Arc::new(BucketImages(ground.buckets.clone())),
+        buckets: ground.buckets.clone(),
+        topics,
         catalog: ground.catalog.clone(),
         clock: ground.clock.clone(),
         metrics: ground.metrics.clone(),
@@ -228,7 +232,12 @@ fn report(log: &LogStore) {
     }
 }
 
-async fn video(config: &Config, ground: &Ground, sight: Arc<Sight>, webhook: Webhook) -> Result<VideoStreams, Failure> {
+async fn video(
+    config: &Config,
+    ground: &Ground,
+    sight: Arc<Sight>,
+    topics: Arc<dyn Topics>,
+) -> Result<VideoStreams, Failure> {
     let durable = ground.log.media();
     let bounds = MemoryOptions {
         max_age_ms: i64::try_from(video_streams::limits::BUFFER_DURATION.as_millis())?,
@@ -253,7 +262,7 @@ async fn video(config: &Config, ground: &Ground, sight: Arc<Sight>, webhook: Web
         settings,
         ports: Ports {
             stills: sight,
-            topics: Arc::new(TopicMap::new(config.topics.clone(), webhook, ground.clock.clone())),
+            topics,
             archive_rule: archives::rule,
             image_sink: Arc::new(BucketImages(ground.buckets.clone())),
         },

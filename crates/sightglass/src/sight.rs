@@ -9,11 +9,11 @@ use base::metrics::Metrics;
 use base::{AccountId, Clock};
 use bytes::Bytes;
 use faces::ModelVersion;
-use rekognition::ports::{Vision, VisionSession};
+use rekognition::ports::{Film, Vision, VisionSession};
 use video_streams::ports::{self, NotDecodable, StillCodec, StillsJob};
 use vision::{
-    Codec, ImageAnalysis, ImageError, ImageOptions, OpenError, SessionConfig, StartError, StillsError, StillsRequest,
-    VisionConfig, VisionPool,
+    Codec, FilmError, FilmSource, ImageAnalysis, ImageError, ImageOptions, OpenError, SessionConfig, StartError,
+    StillsError, StillsRequest, VisionConfig, VisionPool,
 };
 
 use crate::config::VisionSettings;
@@ -117,6 +117,18 @@ impl Vision for Sight {
         match self {
             Sight::Pool(pool) => Vision::open_session(pool, config),
             Sight::Blind(_) => Err(OpenError::NoCapacity(0)),
+        }
+    }
+
+    async fn open_film(
+        &self,
+        account: AccountId,
+        size: u64,
+        source: Box<dyn FilmSource>,
+    ) -> Result<Box<dyn Film>, FilmError> {
+        match self {
+            Sight::Pool(pool) => Vision::open_film(pool, account, size, source).await,
+            Sight::Blind(why) => Err(FilmError::Worker(why.clone())),
         }
     }
 }

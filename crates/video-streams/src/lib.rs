@@ -22,6 +22,7 @@ pub mod records;
 mod retention;
 pub mod service;
 pub mod state;
+pub mod stored;
 pub mod streams;
 mod token;
 

@@ -1,4 +1,4 @@
-//! Decode, detect, track, align and embed, and make still images, behind a locked door: the process in which hostile bytes meet a decoder
+//! Decode, detect, track, align and embed, make still images, and take films apart, behind a locked door: the process in which hostile bytes meet a decoder
 //! (invariant 7). It is started by `vision` with a folder of models, speaks `vision::protocol` on its standard streams,
 //! and knows no key, no collection and no stream. The only crate that links FFmpeg and an inference engine.
 
@@ -8,6 +8,7 @@ pub mod codec;
 pub mod detect;
 pub mod encode;
 pub mod engine;
+pub mod film;
 pub mod halve;
 pub mod image;
 pub mod measure;

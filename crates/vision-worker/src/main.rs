@@ -1,4 +1,5 @@
-//! `vision-worker MODELS [EMBEDDER | --measure]`: see the library's head. Not for people: `sightglass` starts it.
+//! `vision-worker [--background] MODELS [EMBEDDER | --measure]` or `vision-worker [--background] --film`: see the library's
+//! head. Not for people: `sightglass` starts it.
 
 use std::fs::File;
 use std::io::Write;
@@ -11,16 +12,23 @@ use vision::protocol::{FromWorker, VERSION};
 use vision_worker::analyse::Analyser;
 use vision_worker::engine::Engine;
 use vision_worker::serve::serve;
-use vision_worker::{MEMORY_MAX, codec};
+use vision_worker::{MEMORY_MAX, codec, film};
 
 fn main() {
-    let mut arguments = std::env::args_os().skip(1);
-    let Some(models) = arguments.next() else {
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    if arguments.next_if(|argument| argument == "--background").is_some() {
+        yield_to_others();
+    }
+    let Some(what) = arguments.next() else {
         eprintln!("vision-worker: it is started by sightglass, with a folder of models");
         lockdown::exit(2);
     };
     let embedder = arguments.next().and_then(|id| id.into_string().ok());
-    match work(Path::new(&models), embedder.as_deref()) {
+    let worked = match what == "--film" {
+        true => take_films_apart(),
+        false => work(Path::new(&what), embedder.as_deref()),
+    };
+    match worked {
         Ok(()) => lockdown::exit(0),
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "vision-worker: {error}");
@@ -40,16 +48,37 @@ fn work(models: &Path, embedder: Option<&str>) -> Result<(), Box<dyn std::error:
     };
     let mut analyser = Analyser::new(Engine::load(&models, &manifest)?);
     let rest = lockdown::close(MEMORY_MAX)?;
+    say_ready(&mut output, analyser.embedding_len() as u32, format!("{files}, {rest}"))?;
+    serve(&mut input, &mut output, &mut analyser)?;
+    Ok(())
+}
+
+fn take_films_apart() -> Result<(), Box<dyn std::error::Error>> {
+    let (mut input, mut output) = streams()?;
+    codec::silence();
+    let files = lockdown::restrict_files(&[])?;
+    let rest = lockdown::close(MEMORY_MAX)?;
+    say_ready(&mut output, 0, format!("{files}, {rest}"))?;
+    film::serve(&mut input, &mut output)?;
+    Ok(())
+}
+
+fn say_ready(output: &mut File, embedding_len: u32, lockdown: String) -> std::io::Result<()> {
     let mut ready = Vec::new();
     FromWorker::Ready {
         version: VERSION,
-        embedding_len: analyser.embedding_len() as u32,
-        lockdown: format!("{files}, {rest}"),
+        embedding_len,
+        lockdown,
     }
     .encode(&mut ready);
-    output.write_all(&ready)?;
-    serve(&mut input, &mut output, &mut analyser)?;
-    Ok(())
+    output.write_all(&ready)
+}
+
+/// The scheduler gives every other process its time first: live cameras do not wait for recordings.
+#[allow(unsafe_code)]
+fn yield_to_others() {
+    // SAFETY: a call without pointers. Where it fails, the process is as important as the others.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
 }
 
 /// Copies of standard input and output without buffers.

@@ -136,6 +136,8 @@ fn receive(
                 stills.end(&mut say);
             }
         }
+        // A process of its own does that: `film::serve`.
+        ToWorker::Film { .. } | ToWorker::FilmBytes { .. } => {}
     }
     Ok(())
 }

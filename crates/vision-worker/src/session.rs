@@ -21,6 +21,8 @@ pub struct Session {
     key_frames_only: bool,
     live: bool,
     detector_side: usize,
+    /// EXIF's, 1 for pictures that are as they are to be seen.
+    orientation: u8,
     interval_ms: f32,
     due_ms: Option<f64>,
     tracker: Option<Tracker>,
@@ -59,6 +61,7 @@ impl Session {
             key_frames_only: open.key_frames_only,
             live: open.live,
             detector_side: usize::from(open.detector_side),
+            orientation: open.orientation,
             interval_ms: 1000.0 / open.max_rate,
             due_ms: None,
             tracker: open.track_faces.then(Tracker::default),
@@ -259,10 +262,11 @@ impl Session {
         };
         let (id, time_ms, session) = (chosen.id, chosen.time_ms, self.session);
         let converted;
-        let view = match chosen.picture.view() {
+        let view = match chosen.picture.view().filter(|_| self.orientation == 1) {
             Some(view) => Some(view),
             None => {
-                converted = chosen.picture.to_planar(&mut Scaler::new()).ok();
+                let planar = chosen.picture.to_planar(&mut Scaler::new()).ok();
+                converted = planar.map(|planar| planar.oriented(self.orientation));
                 converted.as_ref().and_then(|planar| planar.view())
             }
         };
@@ -274,12 +278,9 @@ impl Session {
             });
             return Ok(());
         };
+        let (width, height) = (view.width() as u32, view.height() as u32);
         let faces = analyser.video(&view, self.detector_side, time_ms, self.tracker.as_mut())?;
-        let picture = ImageAnalysis {
-            width: chosen.picture.width(),
-            height: chosen.picture.height(),
-            faces,
-        };
+        let picture = ImageAnalysis { width, height, faces };
         say(&FromWorker::Analysed {
             session,
             id,
@@ -337,6 +338,7 @@ mod tests {
             key_frames_only: false,
             track_faces: false,
             detector_side: 640,
+            orientation: 1,
             max_rate,
             codec_private: Bytes::new(),
         })

@@ -3,9 +3,11 @@
 //! [`protocol`] on the pipes of a `vision-worker` process that holds no key and no other account's data.
 //!
 //! [`VisionPool::analyze_image`] finds the faces of one image; [`VisionPool::open_session`] takes a camera's frames and
-//! gives an outcome for each; [`VisionPool::stills`] makes still images of frames. It knows nothing of collections, streams or records.
+//! gives an outcome for each; [`VisionPool::stills`] makes still images of frames;
+//! [`VisionPool::open_film`] takes a recording apart into frames. It knows nothing of collections, streams or records.
 
 pub mod candidate;
+mod film;
 mod image_host;
 pub mod limits;
 pub mod manifest;
@@ -18,5 +20,6 @@ mod still_host;
 mod types;
 mod video_host;
 
+pub use film::{ColorRange, FilmError, FilmFault, FilmFrame, FilmInfo, FilmReader, FilmSource};
 pub use pool::{FrameSender, ResultReceiver, SendReport, VisionPool};
 pub use types::*;

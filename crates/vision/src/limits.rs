@@ -105,3 +105,15 @@ pub const STILLS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Requests for still images that may wait for one account's worker before [`crate::StillsError::Busy`]. Each may hold a
 /// fragment of 50 MB.
 pub const STILLS_QUEUE: usize = 8;
+
+/// Bytes of a film that its worker may ask for at once.
+pub const MAX_FILM_READ_BYTES: usize = 1024 * 1024;
+
+/// Frames of a film: Rekognition takes videos of six hours, here with 240 frames a second.
+pub const MAX_FILM_FRAMES: u64 = 6 * 3600 * 240;
+
+/// How often the bytes of a film may be read over, on average: an index that jumps to and fro forever ends here.
+pub const MAX_FILM_READS: u64 = 4;
+
+/// A film's worker that has said nothing for this long is killed: it hangs. The greatest index is read in less.
+pub const FILM_SILENCE_TIMEOUT: Duration = Duration::from_secs(60);

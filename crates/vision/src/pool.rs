@@ -9,6 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::film::{FilmError, FilmReader, FilmSource, Films};
 use crate::image_host::{ImageHost, ImageRequest};
 use crate::limits::{DETECTOR_SIDES, IMAGE_QUEUE, MAX_CODEC_PRIVATE_BYTES, MAX_IMAGE_BYTES, STILLS_QUEUE};
 use crate::manifest::Manifest;
@@ -28,6 +29,9 @@ pub struct VisionPool {
 struct Inner {
     config: VisionConfig,
     launch: Arc<Launch>,
+    /// The same for workers that go after those of cameras.
+    background: Arc<Launch>,
+    films: Films,
     meters: Arc<Meters>,
     clock: Arc<dyn Clock>,
     model_version: String,
@@ -36,7 +40,8 @@ struct Inner {
 
 #[derive(Default)]
 struct Hosts {
-    videos: HashMap<AccountId, Vec<Arc<VideoHost>>>,
+    /// Of an account, and whether they work in the background: cameras and recordings share no process.
+    videos: HashMap<(AccountId, bool), Vec<Arc<VideoHost>>>,
     images: HashMap<AccountId, mpsc::Sender<ImageRequest>>,
     stills: HashMap<AccountId, mpsc::Sender<StillsJob>>,
 }
@@ -64,10 +69,17 @@ impl VisionPool {
             models: absolute(&config.models),
             embedder: manifest.embedder.component.id.clone(),
             embedding_len: manifest.embedder.length,
+            background: false,
+        };
+        let background = Launch {
+            background: true,
+            ..launch.clone()
         };
         let inner = Inner {
             config,
             launch: Arc::new(launch),
+            background: Arc::new(background),
+            films: Films::default(),
             meters: Arc::new(Meters::new(metrics)?),
             clock,
             model_version: manifest.embedder.component.id,
@@ -143,6 +155,24 @@ impl VisionPool {
         Err(StillsError::Busy)
     }
 
+    /// Takes a film of `size` bytes apart, in a worker process of its own that goes after those of cameras. What it needs
+    /// of the bytes it reads from `source`, often more than once.
+    pub async fn open_film(
+        &self,
+        account: AccountId,
+        size: u64,
+        source: Box<dyn FilmSource>,
+    ) -> Result<FilmReader, FilmError> {
+        let slot = {
+            let hosts = self.inner.hosts.lock();
+            if hosts.count() + self.inner.films.count() >= self.inner.config.max_workers {
+                return Err(FilmError::Busy);
+            }
+            self.inner.films.take(self.inner.meters.clone())
+        };
+        FilmReader::open(&self.inner.launch, slot, account, size, source).await
+    }
+
     /// Opens a session. Must be called within a tokio runtime; returns at once, the worker may still be starting.
     /// The session ends when the sender is dropped and every outcome was received, or when the receiver is dropped.
     pub fn open_session(&self, config: SessionConfig) -> Result<(FrameSender, ResultReceiver), OpenError> {
@@ -151,6 +181,9 @@ impl VisionPool {
         }
         if !DETECTOR_SIDES.contains(&config.detector_side) {
             return Err(OpenError::DetectorSide(config.detector_side));
+        }
+        if !matches!(config.orientation, 1 | 3 | 6 | 8) {
+            return Err(OpenError::Orientation(config.orientation));
         }
         let session = Inner::open(&self.inner, config)?;
         let receiver = ResultReceiver {
@@ -168,7 +201,7 @@ impl Inner {
             return Some(host.clone());
         }
         hosts.images.remove(&account);
-        if hosts.count() >= inner.config.max_workers {
+        if hosts.count() + inner.films.count() >= inner.config.max_workers {
             return None;
         }
         let (sender, requests) = mpsc::channel(IMAGE_QUEUE);
@@ -196,7 +229,7 @@ impl Inner {
             return Some(host.clone());
         }
         hosts.stills.remove(&account);
-        if hosts.count() >= inner.config.max_workers {
+        if hosts.count() + inner.films.count() >= inner.config.max_workers {
             return None;
         }
         let (sender, jobs) = mpsc::channel(STILLS_QUEUE);
@@ -220,17 +253,21 @@ impl Inner {
     /// Opens the session at the account's video worker with the fewest sessions, or at a new one where there may be more.
     fn open(inner: &Arc<Inner>, config: SessionConfig) -> Result<Arc<Session>, OpenError> {
         let account = config.account;
+        let (launch, most) = match config.background {
+            true => (&inner.background, 1),
+            false => (&inner.launch, inner.config.video_workers_per_account.max(1)),
+        };
         let mut hosts = inner.hosts.lock();
-        let all = hosts.count();
-        let own = hosts.videos.entry(account).or_default();
+        let all = hosts.count() + inner.films.count();
+        let own = hosts.videos.entry((account, config.background)).or_default();
         let freest = own.iter().min_by_key(|host| host.session_count()).cloned();
-        let may_add = own.len() < inner.config.video_workers_per_account.max(1) && all < inner.config.max_workers;
+        let may_add = own.len() < most && all < inner.config.max_workers;
         let host = match freest {
             Some(host) if host.session_count() == 0 || !may_add => host,
             _ if may_add => {
                 let host = VideoHost::new(
                     account,
-                    inner.launch.clone(),
+                    launch.clone(),
                     inner.meters.clone(),
                     inner.clock.clone(),
                     inner.config.idle_retire,
@@ -253,10 +290,11 @@ impl Inner {
         if host.session_count() > 0 {
             return false;
         }
-        if let Some(own) = hosts.videos.get_mut(&host.account) {
+        let slot = (host.account, host.is_background());
+        if let Some(own) = hosts.videos.get_mut(&slot) {
             own.retain(|other| !std::ptr::eq(Arc::as_ptr(other), host));
             if own.is_empty() {
-                hosts.videos.remove(&host.account);
+                hosts.videos.remove(&slot);
             }
         }
         true

@@ -41,6 +41,8 @@ pub(crate) struct Launch {
     pub(crate) models: PathBuf,
     pub(crate) embedder: String,
     pub(crate) embedding_len: usize,
+    /// Let everything else on the machine go first.
+    pub(crate) background: bool,
 }
 
 /// A worker that is ready. Dropping it kills the process.
@@ -54,9 +56,23 @@ impl Process {
     /// Starts a worker and waits until it has locked itself down. It inherits no variable, no file but its three
     /// streams, and no working directory; it drops root by itself once it has read its models.
     pub(crate) async fn start(launch: &Launch) -> Result<Process, Failure> {
-        let mut child = Command::new(&launch.worker)
-            .arg(&launch.models)
-            .arg(&launch.embedder)
+        let mut command = Command::new(&launch.worker);
+        if launch.background {
+            command.arg("--background");
+        }
+        command.arg(&launch.models).arg(&launch.embedder);
+        Process::run(launch, command, launch.embedding_len).await
+    }
+
+    /// Starts a worker that takes films apart: it loads no models and goes after everything else.
+    pub(crate) async fn start_demuxer(launch: &Launch) -> Result<Process, Failure> {
+        let mut command = Command::new(&launch.worker);
+        command.args(["--background", "--film"]);
+        Process::run(launch, command, 0).await
+    }
+
+    async fn run(launch: &Launch, mut command: Command, expected_len: usize) -> Result<Process, Failure> {
+        let mut child = command
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -84,8 +100,8 @@ impl Process {
         let ready = tokio::time::timeout(READY_TIMEOUT, process.inbox.next()).await;
         match ready.map_err(|_| Failure::Silent)?? {
             FromWorker::Ready { version, .. } if version != VERSION => Err(Failure::Version(version)),
-            FromWorker::Ready { embedding_len, .. } if embedding_len as usize != launch.embedding_len => {
-                Err(Failure::EmbeddingLength(embedding_len, launch.embedding_len))
+            FromWorker::Ready { embedding_len, .. } if embedding_len as usize != expected_len => {
+                Err(Failure::EmbeddingLength(embedding_len, expected_len))
             }
             FromWorker::Ready { lockdown, .. } => {
                 tracing::debug!(pid = process.child.id(), lockdown, "vision worker ready");

@@ -210,6 +210,7 @@ impl Schedule {
                 key_frames_only: self.config.key_frames_only,
                 track_faces: self.config.track_faces,
                 detector_side: self.config.detector_side,
+                orientation: self.config.orientation,
                 max_rate: self.config.max_rate.filter(|rate| *rate > 0.0).unwrap_or(f32::INFINITY),
                 codec_private: self.config.codec_private.clone(),
             }));

@@ -256,6 +256,11 @@ pub struct SessionConfig {
     pub track_faces: bool,
     /// The longer side of the detector's input, in pixels, 128 to 1920. 640 finds faces from some 20 pixels in 720p.
     pub detector_side: u16,
+    /// How pictures are turned before they are analysed, as EXIF's orientation 1 (not at all), 3, 6 or 8. Outcomes tell of
+    /// the turned picture.
+    pub orientation: u8,
+    /// A recording: it is analysed in another process than cameras are, which leaves the processor to them.
+    pub background: bool,
 }
 
 impl SessionConfig {
@@ -270,6 +275,8 @@ impl SessionConfig {
             key_frames_only: false,
             track_faces: true,
             detector_side: crate::limits::DETECTOR_SIDE,
+            orientation: 1,
+            background: false,
         }
     }
 }
@@ -398,6 +405,9 @@ pub enum OpenError {
     /// Outside of 128..=1920.
     #[error("a detector side of {0} pixels is not between 128 and 1920")]
     DetectorSide(u16),
+    /// None of 1, 3, 6 and 8.
+    #[error("pictures cannot be turned as orientation {0} says")]
+    Orientation(u8),
 }
 
 /// The session is over: the pool was shut down, or the results are no longer wanted.

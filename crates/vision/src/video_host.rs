@@ -76,6 +76,10 @@ impl VideoHost {
         })
     }
 
+    pub(crate) fn is_background(&self) -> bool {
+        self.launch.background
+    }
+
     pub(crate) fn session_count(&self) -> usize {
         self.sessions.lock().len()
     }
@@ -218,7 +222,11 @@ impl VideoHost {
             FromWorker::Ready { .. }
             | FromWorker::Image { .. }
             | FromWorker::Still { .. }
-            | FromWorker::StillsDone { .. } => return Err(Failure::OutOfTurn),
+            | FromWorker::StillsDone { .. }
+            | FromWorker::FilmWants { .. }
+            | FromWorker::FilmOpened(_)
+            | FromWorker::FilmFrame(_)
+            | FromWorker::FilmEnd(_) => return Err(Failure::OutOfTurn),
         };
         // Messages of a session that was closed meanwhile are out of date.
         let Some(session) = self.sessions.lock().get(&number).cloned() else {
@@ -249,7 +257,11 @@ impl VideoHost {
             FromWorker::Ready { .. }
             | FromWorker::Image { .. }
             | FromWorker::Still { .. }
-            | FromWorker::StillsDone { .. } => {}
+            | FromWorker::StillsDone { .. }
+            | FromWorker::FilmWants { .. }
+            | FromWorker::FilmOpened(_)
+            | FromWorker::FilmFrame(_)
+            | FromWorker::FilmEnd(_) => {}
         }
         drop(schedule);
         session.tell();

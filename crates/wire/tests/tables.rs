@@ -84,7 +84,11 @@ fn the_services_have_the_operations_that_the_facts_count() {
         6 + 6 + 1,
         "six of the model, six of players, and GetStoredMediaMap"
     );
-    assert_eq!(count("rekognition"), 75);
+    assert_eq!(
+        count("rekognition"),
+        77,
+        "75 of the model, and two over a stream's stored video"
+    );
     assert_eq!(count("kinesis"), 57);
     assert_eq!(count("firehose"), 12);
     assert_eq!(count("kinesisanalyticsv2"), 41);

@@ -150,6 +150,7 @@ pub const SERVICES: &[Service] = &[
         version: "2016-06-27",
         module: "rekognition",
         feature: "rekognition",
+        supplement: Some(include_str!("../../supplement/rekognition.json")),
         resources: REKOGNITION,
         ..PLAIN
     },

@@ -10,7 +10,7 @@ mod pipeline;
 mod record;
 mod resume;
 mod runner;
-mod search;
+pub(crate) mod search;
 mod session;
 mod status;
 

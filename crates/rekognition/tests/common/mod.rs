@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,10 +18,11 @@ use base::{
 use bytes::Bytes;
 use faces::{FaceStore, ModelVersion};
 use matroska::{Track, TrackKind};
+use objects::MemoryBuckets;
 use parking_lot::Mutex;
 use rekognition::ports::{
-    Feed, FrameSink, ObjectFailure, ObjectSource, OutcomeSource, RecordSink, SinkError, VideoSource, Vision,
-    VisionSession,
+    Feed, Film, FrameSink, ObjectFailure, ObjectSource, OutcomeSource, RecordSink, SinkError, StoredFeed, VideoSource,
+    Vision, VisionSession,
 };
 use rekognition::{Parts, Rekognition};
 use storage::{Catalog, FragmentNumber, MemoryCatalog, StreamId};
@@ -28,9 +30,11 @@ use tokio::sync::{Notify, mpsc};
 use video_streams::consumer::{
     ConsumerError, Event, FragmentEnd, FragmentStart, Frame as VideoFrame, Outcome, StartAt, StreamRef,
 };
+use video_streams::ports::{DeliveryError, StillCodec, TopicMessage, Topics};
+use video_streams::stored::{StoredFragment, StoredFrame, StoredVideo, TimeAxis};
 use vision::{
-    BoundingBox, Face, Frame, FrameOutcome, ImageAnalysis, ImageError, ImageOptions, Mode, OpenError, SendReport,
-    SessionClosed, SessionConfig, SkipReason,
+    BoundingBox, Face, FilmError, FilmFault, FilmFrame, FilmInfo, FilmSource, Frame, FrameOutcome, ImageAnalysis,
+    ImageError, ImageOptions, Mode, OpenError, SendReport, SessionClosed, SessionConfig, SkipReason,
 };
 
 pub const MODEL: &str = "fake-1";
@@ -85,6 +89,10 @@ fn faces_in(data: &[u8]) -> Option<Vec<Face>> {
 pub struct FakeVision {
     pub sessions: Mutex<Vec<SessionConfig>>,
     pub modes: Mutex<Vec<Mode>>,
+    /// How many films were opened.
+    pub films: AtomicUsize,
+    /// So many films more break off at once.
+    pub broken_films: AtomicUsize,
 }
 
 #[async_trait]
@@ -117,6 +125,22 @@ impl Vision for FakeVision {
         self.sessions.lock().push(config);
         let (sender, receiver) = mpsc::channel(64);
         Ok((Box::new(FakeSink(sender)), Box::new(FakeOutcomes(receiver))))
+    }
+
+    async fn open_film(
+        &self,
+        _: AccountId,
+        size: u64,
+        source: Box<dyn FilmSource>,
+    ) -> Result<Box<dyn Film>, FilmError> {
+        self.films.fetch_add(1, Ordering::AcqRel);
+        let broken = self
+            .broken_films
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1));
+        if broken.is_ok() {
+            return Err(FilmError::Worker("it ended".to_owned()));
+        }
+        Ok(Box::new(FakeFilm::open(size, source).await?))
     }
 }
 
@@ -153,6 +177,92 @@ impl FrameSink for FakeSink {
 impl OutcomeSource for FakeOutcomes {
     async fn next(&mut self) -> Option<FrameOutcome> {
         self.0.recv().await
+    }
+}
+
+/// A film for the fakes: for each frame its time in milliseconds and a [`picture`].
+pub fn film(frames: &[(i64, Bytes)]) -> Bytes {
+    let line = |(time, picture): &(i64, Bytes)| format!("{time} {}\n", std::str::from_utf8(picture).unwrap());
+    format!("FILM\n{}", frames.iter().map(line).collect::<String>()).into()
+}
+
+struct FakeFilm {
+    info: FilmInfo,
+    frames: std::collections::VecDeque<FilmFrame>,
+    /// Never comes to its end.
+    endless: bool,
+}
+
+impl FakeFilm {
+    async fn open(size: u64, mut source: Box<dyn FilmSource>) -> Result<FakeFilm, FilmError> {
+        let bytes = source.read(0, size as usize).await.map_err(FilmError::Source)?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| FilmFault::NotAFilm)?;
+        let lines = text.strip_prefix("FILM").ok_or(FilmFault::NotAFilm)?.lines().skip(1);
+        let frame = |line: &str| {
+            let (time, picture) = line.split_once(' ')?;
+            Some(FilmFrame {
+                time_ms: time.parse().ok()?,
+                key: true,
+                shown: true,
+                data: Bytes::copy_from_slice(picture.as_bytes()),
+            })
+        };
+        Ok(FakeFilm {
+            info: FilmInfo {
+                codec: vision::Codec::H264,
+                codec_private: Bytes::new(),
+                format: "Fake".to_owned(),
+                width: 640,
+                height: 360,
+                duration_ms: 4000,
+                frame_rate: 25.0,
+                color_range: Some(vision::ColorRange::Limited),
+                orientation: 1,
+            },
+            frames: lines.filter_map(frame).collect(),
+            endless: text.starts_with("FILM endless"),
+        })
+    }
+}
+
+#[async_trait]
+impl Film for FakeFilm {
+    fn info(&self) -> &FilmInfo {
+        &self.info
+    }
+
+    async fn next(&mut self) -> Result<Option<FilmFrame>, FilmError> {
+        match self.frames.pop_front() {
+            None if self.endless => std::future::pending().await,
+            next => Ok(next),
+        }
+    }
+}
+
+/// Takes what is published, unless it is told to fail first.
+#[derive(Default)]
+pub struct FakeTopics {
+    pub published: Mutex<Vec<TopicMessage>>,
+    pub failures: AtomicUsize,
+}
+
+pub const TOPIC: &str = "arn:aws:sns:us-west-2:000000000000:ended";
+
+#[async_trait]
+impl Topics for FakeTopics {
+    fn knows(&self, topic_arn: &str) -> bool {
+        topic_arn == TOPIC
+    }
+
+    async fn publish(&self, message: &TopicMessage) -> Result<(), DeliveryError> {
+        let left = self
+            .failures
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1));
+        if left.is_ok() {
+            return Err(DeliveryError::Failed("the receiver is away".to_owned()));
+        }
+        self.published.lock().push(message.clone());
+        Ok(())
     }
 }
 
@@ -240,6 +350,15 @@ impl FakeVideo {
         self.push(arn, Event::FragmentEnd(FragmentEnd { number, outcome }));
     }
 
+    /// When each fragment was filmed.
+    pub fn starts(&self, arn: &str) -> Vec<Timestamp> {
+        let start = |event: &Event| match event {
+            Event::FragmentStart(start) => Some(start.producer_timestamp),
+            _ => None,
+        };
+        self.streams.lock()[arn].iter().filter_map(start).collect()
+    }
+
     /// A whole stored fragment of frames 100 ms apart.
     pub fn fragment(&self, arn: &str, frames: &[Bytes]) -> FragmentNumber {
         let number = self.begin(arn, "avcC");
@@ -275,6 +394,66 @@ impl VideoSource for Shared<FakeVideo> {
             next,
             stored: events.len(),
         }))
+    }
+
+    async fn stored(
+        &self,
+        stream: &StreamRef,
+        axis: TimeAxis,
+        range: Range<Timestamp>,
+    ) -> Result<Box<dyn StoredFeed>, ConsumerError> {
+        let streams = self.0.streams.lock();
+        let events = streams
+            .get(&stream.stream)
+            .ok_or_else(|| ConsumerError::NotFound(stream.stream.clone()))?;
+        let mut fragments: Vec<StoredFragment> = Vec::new();
+        for event in events {
+            match event {
+                Event::FragmentStart(start) => fragments.push(StoredFragment {
+                    start: match axis {
+                        TimeAxis::Producer => start.producer_timestamp,
+                        TimeAxis::Server => start.server_timestamp,
+                    },
+                    length_ms: 0,
+                    video: Some(StoredVideo {
+                        codec: StillCodec::H264,
+                        codec_private: Bytes::from_static(b"avcC"),
+                        frames: Vec::new(),
+                    }),
+                }),
+                Event::Frame(frame) => {
+                    let fragment = fragments.last_mut().unwrap();
+                    fragment.length_ms = frame.offset_ms as i64 + 100;
+                    fragment.video.as_mut().unwrap().frames.push(StoredFrame {
+                        time_ms: frame.offset_ms as i64,
+                        key: frame.key,
+                        data: frame.data.clone(),
+                    });
+                }
+                Event::FragmentEnd(_) | Event::StreamDeleted => {}
+            }
+        }
+        fragments.retain(|fragment| {
+            fragment.start < range.end && fragment.start.plus_millis(fragment.length_ms) > range.start
+        });
+        Ok(Box::new(FakeStored(fragments.into())))
+    }
+
+    fn arn(&self, stream: &StreamRef) -> Option<String> {
+        self.0
+            .streams
+            .lock()
+            .contains_key(&stream.stream)
+            .then(|| stream.stream.clone())
+    }
+}
+
+struct FakeStored(std::collections::VecDeque<StoredFragment>);
+
+#[async_trait]
+impl StoredFeed for FakeStored {
+    async fn next(&mut self) -> Result<Option<StoredFragment>, ConsumerError> {
+        Ok(self.0.pop_front())
     }
 }
 
@@ -476,6 +655,8 @@ pub struct World {
     pub records: Arc<FakeRecords>,
     pub objects: Arc<FakeObjects>,
     pub catalog: Arc<MemoryCatalog>,
+    pub buckets: Arc<MemoryBuckets>,
+    pub topics: Arc<FakeTopics>,
     pub clock: Arc<SystemClock>,
     pub directory: Arc<tempfile::TempDir>,
 }
@@ -488,6 +669,8 @@ impl World {
             records: Arc::default(),
             objects: Arc::default(),
             catalog: Arc::new(MemoryCatalog::new()),
+            buckets: Arc::new(MemoryBuckets::new(Arc::new(SystemClock::new()))),
+            topics: Arc::default(),
             clock: Arc::new(SystemClock::new()),
             directory: Arc::new(tempfile::tempdir().unwrap()),
         }
@@ -507,6 +690,8 @@ impl World {
             video: Arc::new(Shared(self.video.clone())),
             records: Arc::new(Shared(self.records.clone())),
             objects: Arc::new(Shared(self.objects.clone())),
+            buckets: self.buckets.clone(),
+            topics: self.topics.clone(),
             catalog,
             clock: self.clock.clone(),
             metrics: metrics.clone(),

@@ -9,5 +9,5 @@ pub(crate) mod generate;
 mod get;
 mod make;
 mod plan;
-mod source;
+pub(crate) mod source;
 mod wants;

@@ -28,7 +28,7 @@ pub(crate) struct VideoTrack {
 
 impl VideoTrack {
     /// A stored frame as the decoder takes it.
-    fn as_decoded(&self, data: Bytes) -> Bytes {
+    pub fn as_decoded(&self, data: Bytes) -> Bytes {
         if !self.annex_b {
             return data;
         }
@@ -51,10 +51,17 @@ pub(crate) struct Source {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Frame {
+pub(crate) struct Frame {
     fragment: FragmentNumber,
     entry: FrameEntry,
     coded: Coded,
+}
+
+impl Frame {
+    /// Where its bytes lie.
+    pub fn entry(&self) -> FrameEntry {
+        self.entry
+    }
 }
 
 impl Source {
@@ -166,7 +173,7 @@ impl Source {
 }
 
 /// The first video track of a fragment, if its frames can be decoded, and those frames.
-async fn video(
+pub(crate) async fn video(
     store: &dyn MediaStore,
     stream: StreamId,
     info: &FragmentInfo,

@@ -16,12 +16,18 @@
 //! Still images of frames are a request in many messages: [`ToWorker::Stills`], a [`ToWorker::StillPacket`] for each
 //! frame, [`ToWorker::EndOfStills`]. The worker decodes each packet as it comes, and says [`FromWorker::Still`] for each
 //! wanted one when its picture is out, in no promised order, then [`FromWorker::StillsDone`].
+//!
+//! A film is taken apart by a process that does nothing else (`--film`): after [`ToWorker::Film`] it asks for bytes with
+//! [`FromWorker::FilmWants`], each time waiting for one [`ToWorker::FilmBytes`], and says [`FromWorker::FilmOpened`], a
+//! [`FromWorker::FilmFrame`] for each frame, and [`FromWorker::FilmEnd`].
 
 use bytes::Bytes;
 
+use crate::film::{FilmFault, FilmFrame, FilmInfo};
 use crate::limits::{MAX_FACES, MAX_FRAME_BYTES, MAX_IMAGE_BYTES, MAX_STILL_BYTES};
 use crate::types::{Codec, ImageAnalysis, ImageError, SkipReason, StillError, StillFormat};
 
+mod film;
 mod read;
 mod write;
 
@@ -39,10 +45,13 @@ pub const MAX_TO_WORKER: usize = if MAX_FRAME_BYTES > MAX_IMAGE_BYTES {
 const MAX_PICTURE: usize = 1024 + MAX_FACES * (128 + 4 * MAX_EMBEDDING);
 
 /// Longest message from a worker.
-pub const MAX_FROM_WORKER: usize = if MAX_PICTURE > MAX_STILL_BYTES + 64 {
-    MAX_PICTURE
-} else {
-    MAX_STILL_BYTES + 64
+pub const MAX_FROM_WORKER: usize = {
+    let file = if MAX_FRAME_BYTES > MAX_STILL_BYTES {
+        MAX_FRAME_BYTES + 64
+    } else {
+        MAX_STILL_BYTES + 64
+    };
+    if MAX_PICTURE > file { MAX_PICTURE } else { file }
 };
 
 /// Longest vector of any embedding model.
@@ -63,6 +72,8 @@ pub struct OpenSession {
     pub track_faces: bool,
     /// The longer side of the detector's input.
     pub detector_side: u16,
+    /// As in [`crate::SessionConfig`].
+    pub orientation: u8,
     /// Pictures per second of video time; infinite for all.
     pub max_rate: f32,
     /// Extradata.
@@ -162,6 +173,16 @@ pub enum ToWorker {
         /// Which.
         request: u32,
     },
+    /// Take a film of so many bytes apart.
+    Film {
+        /// Its length.
+        size: u64,
+    },
+    /// The answer to [`FromWorker::FilmWants`]: at least one byte, and no more than were asked for.
+    FilmBytes {
+        /// The bytes.
+        data: Bytes,
+    },
 }
 
 /// From the worker.
@@ -229,6 +250,19 @@ pub enum FromWorker {
         /// Which.
         request: u32,
     },
+    /// Bytes of the film are needed.
+    FilmWants {
+        /// Before the film's end.
+        offset: u64,
+        /// 1 to [`crate::limits::MAX_FILM_READ_BYTES`].
+        bytes: u32,
+    },
+    /// The film's container was read so far that frames can follow.
+    FilmOpened(FilmInfo),
+    /// The next frame.
+    FilmFrame(FilmFrame),
+    /// Nothing follows: the film is at its end, or cannot be read further.
+    FilmEnd(Result<(), FilmFault>),
 }
 
 /// The other side broke the protocol.

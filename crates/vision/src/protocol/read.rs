@@ -26,6 +26,7 @@ impl ToWorker {
                     key_frames_only,
                     track_faces,
                     detector_side: fields.u16()?,
+                    orientation: fields.u8()?,
                     max_rate: fields.f32()?,
                     codec_private: fields.rest(message),
                 })
@@ -78,6 +79,10 @@ impl ToWorker {
                 })
             }
             9 => ToWorker::EndOfStills { request: fields.u32()? },
+            40 => ToWorker::Film { size: fields.u64()? },
+            41 => ToWorker::FilmBytes {
+                data: fields.rest(message),
+            },
             other => return Err(ProtocolError::UnknownKind(other)),
         };
         fields.end(decoded)
@@ -126,6 +131,7 @@ impl FromWorker {
                 },
             },
             8 => FromWorker::StillsDone { request: fields.u32()? },
+            40..=43 => super::film::decode(&mut fields)?,
             other => return Err(ProtocolError::UnknownKind(other)),
         };
         fields.end(decoded)
@@ -133,8 +139,8 @@ impl FromWorker {
 }
 
 /// A message being read.
-struct Fields<'a> {
-    kind: u8,
+pub(super) struct Fields<'a> {
+    pub(super) kind: u8,
     left: &'a [u8],
 }
 
@@ -153,7 +159,7 @@ impl<'a> Fields<'a> {
         Ok(*taken)
     }
 
-    fn u8(&mut self) -> Result<u8, ProtocolError> {
+    pub(super) fn u8(&mut self) -> Result<u8, ProtocolError> {
         self.take::<1>().map(|[byte]| byte)
     }
 
@@ -161,11 +167,11 @@ impl<'a> Fields<'a> {
         self.take().map(u16::from_le_bytes)
     }
 
-    fn u32(&mut self) -> Result<u32, ProtocolError> {
+    pub(super) fn u32(&mut self) -> Result<u32, ProtocolError> {
         self.take().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64, ProtocolError> {
+    pub(super) fn u64(&mut self) -> Result<u64, ProtocolError> {
         self.take().map(u64::from_le_bytes)
     }
 
@@ -174,7 +180,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A float that reaches records and comparisons: no NaN, no infinity.
-    fn finite(&mut self) -> Result<f32, ProtocolError> {
+    pub(super) fn finite(&mut self) -> Result<f32, ProtocolError> {
         let value = self.f32()?;
         value
             .is_finite()
@@ -186,8 +192,23 @@ impl<'a> Fields<'a> {
         self.u8().map(|byte| byte != 0)
     }
 
-    fn flags(&mut self) -> Result<[bool; 3], ProtocolError> {
+    pub(super) fn flags(&mut self) -> Result<[bool; 3], ProtocolError> {
         self.u8().map(|byte| [byte & 1 != 0, byte & 2 != 0, byte & 4 != 0])
+    }
+
+    /// So many of the bytes that are left.
+    pub(super) fn slice(&mut self, bytes: usize) -> Result<&'a [u8], ProtocolError> {
+        let (taken, left) = self
+            .left
+            .split_at_checked(bytes)
+            .ok_or(ProtocolError::WrongLength(self.kind))?;
+        self.left = left;
+        Ok(taken)
+    }
+
+    /// All that is left, without sharing the message's memory.
+    pub(super) fn copied(&mut self) -> Bytes {
+        Bytes::copy_from_slice(std::mem::take(&mut self.left))
     }
 
     fn rest(&mut self, message: &Bytes) -> Bytes {
@@ -196,7 +217,7 @@ impl<'a> Fields<'a> {
         rest
     }
 
-    fn codec(&mut self) -> Result<Codec, ProtocolError> {
+    pub(super) fn codec(&mut self) -> Result<Codec, ProtocolError> {
         match self.u8()? {
             0 => Ok(Codec::H264),
             1 => Ok(Codec::H265),
@@ -213,7 +234,7 @@ impl<'a> Fields<'a> {
         Ok(Bytes::copy_from_slice(file))
     }
 
-    fn text(&mut self) -> String {
+    pub(super) fn text(&mut self) -> String {
         let text = String::from_utf8_lossy(self.left).into_owned();
         self.left = &[];
         text

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::film::ColorRange;
 use crate::limits::{MAX_FACES, MAX_STILL_BYTES};
 use crate::types::{BoundingBox, Face, Landmarks, Point, Pose, Quality};
 
@@ -70,11 +71,11 @@ proptest! {
 
     #[test]
     fn a_session_reaches_the_worker_as_it_was_opened(
-        session: u32, live: bool, key_frames_only: bool, track_faces: bool, detector_side: u16, max_rate in 0.1f32..60.0,
+        session: u32, live: bool, key_frames_only: bool, track_faces: bool, detector_side: u16, orientation: u8, max_rate in 0.1f32..60.0,
         private in proptest::collection::vec(any::<u8>(), 0..60)
     ) {
         let message = ToWorker::Open(OpenSession {
-            session, codec: Codec::H265, live, key_frames_only, track_faces, detector_side, max_rate,
+            session, codec: Codec::H265, live, key_frames_only, track_faces, detector_side, orientation, max_rate,
             codec_private: private.into(),
         });
         prop_assert_eq!(ToWorker::decode(&sent(&message)), Ok(message));
@@ -107,6 +108,37 @@ proptest! {
         }
         let message = FromWorker::StillsDone { request };
         prop_assert_eq!(FromWorker::decode(&answered(&message)), Ok(message));
+    }
+
+    #[test]
+    fn a_film_and_its_frames_arrive(
+        size: u64, offset: u64, bytes: u32, time_ms: i64, key: bool, shown: bool, width: u32, height: u32, rate in 0f32..240.0,
+        duration_ms: u64, orientation in 1u8..=8, text in "[ -~]{0,40}", data in proptest::collection::vec(any::<u8>(), 1..300)
+    ) {
+        let data = Bytes::from(data);
+        for message in [ToWorker::Film { size }, ToWorker::FilmBytes { data: data.clone() }] {
+            prop_assert_eq!(ToWorker::decode(&sent(&message)), Ok(message));
+        }
+        let info = |codec, color_range| FilmInfo {
+            codec, color_range, codec_private: data.clone(), format: text.clone(), width, height, duration_ms,
+            frame_rate: rate, orientation,
+        };
+        let frame = FilmFrame { time_ms, key, shown, data: data.clone() };
+        let faults = [
+            FilmFault::NotAFilm, FilmFault::NoVideo, FilmFault::Codec(text.clone()), FilmFault::Damaged, FilmFault::TooLarge,
+        ];
+        let mut messages = vec![
+            FromWorker::FilmWants { offset, bytes },
+            FromWorker::FilmOpened(info(Codec::H264, None)),
+            FromWorker::FilmOpened(info(Codec::H265, Some(ColorRange::Limited))),
+            FromWorker::FilmOpened(info(Codec::H265, Some(ColorRange::Full))),
+            FromWorker::FilmFrame(frame),
+            FromWorker::FilmEnd(Ok(())),
+        ];
+        messages.extend(faults.map(|fault| FromWorker::FilmEnd(Err(fault))));
+        for message in messages {
+            prop_assert_eq!(FromWorker::decode(&answered(&message)), Ok(message));
+        }
     }
 
     #[test]

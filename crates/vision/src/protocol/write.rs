@@ -16,6 +16,7 @@ impl ToWorker {
                 head.push(codec_code(open.codec));
                 head.push(flags([open.live, open.key_frames_only, open.track_faces]));
                 head.extend_from_slice(&open.detector_side.to_le_bytes());
+                head.push(open.orientation);
                 put_f32(head, open.max_rate);
                 &open.codec_private
             }
@@ -79,6 +80,15 @@ impl ToWorker {
                 head.push(9);
                 put_u32(head, *request);
                 &[]
+            }
+            ToWorker::Film { size } => {
+                head.push(40);
+                put_u64(head, *size);
+                &[]
+            }
+            ToWorker::FilmBytes { data } => {
+                head.push(41);
+                data
             }
         };
         finish(head, tail.len());
@@ -155,6 +165,10 @@ impl FromWorker {
                 out.push(8);
                 put_u32(out, *request);
             }
+            FromWorker::FilmWants { .. }
+            | FromWorker::FilmOpened(_)
+            | FromWorker::FilmFrame(_)
+            | FromWorker::FilmEnd(_) => super::film::encode(self, out),
         }
         let length = u32::try_from(out.len() - start - 4).unwrap_or(u32::MAX);
         if let Some(prefix) = out.get_mut(start..start + 4) {
@@ -170,26 +184,26 @@ fn finish(head: &mut [u8], tail: usize) {
     }
 }
 
-fn codec_code(codec: Codec) -> u8 {
+pub(super) fn codec_code(codec: Codec) -> u8 {
     match codec {
         Codec::H264 => 0,
         Codec::H265 => 1,
     }
 }
 
-fn put_u32(out: &mut Vec<u8>, value: u32) {
+pub(super) fn put_u32(out: &mut Vec<u8>, value: u32) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-fn put_u64(out: &mut Vec<u8>, value: u64) {
+pub(super) fn put_u64(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-fn put_f32(out: &mut Vec<u8>, value: f32) {
+pub(super) fn put_f32(out: &mut Vec<u8>, value: f32) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-fn flags(bits: [bool; 3]) -> u8 {
+pub(super) fn flags(bits: [bool; 3]) -> u8 {
     bits.iter().rev().fold(0, |all, bit| all << 1 | u8::from(*bit))
 }
 
