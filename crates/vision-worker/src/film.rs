@@ -387,7 +387,7 @@ impl<'a> Film<'a> {
             };
             let length = [(stream.duration, stream.time_base), (context.duration, MICROSECONDS)];
             let known = length.into_iter().find(|(length, _)| *length > 0);
-            let rate = [stream.avg_frame_rate, stream.r_frame_rate].into_iter().map(ratio);
+            let rates = [stream.avg_frame_rate, stream.r_frame_rate].map(ratio);
             let orientation = orientation(stream);
             let (mut width, mut height) = (parameters.width, parameters.height);
             if matches!(orientation, 6 | 8) {
@@ -400,7 +400,7 @@ impl<'a> Film<'a> {
                 width: u32::try_from(width).unwrap_or(0),
                 height: u32::try_from(height).unwrap_or(0),
                 duration_ms: known.map_or(0, |(length, base)| u64::try_from(rescale(length, base)).unwrap_or(0)),
-                frame_rate: rate.into_iter().find(|rate| *rate > 0.0).unwrap_or(0.0),
+                frame_rate: rates.into_iter().find(|rate| *rate > 0.0).unwrap_or(0.0),
                 color_range: match parameters.color_range {
                     AVColorRange::MPEG => Some(ColorRange::Limited),
                     AVColorRange::JPEG => Some(ColorRange::Full),

@@ -154,7 +154,15 @@ async fn what_is_no_film_or_breaks_off_is_said_and_harms_nobody() {
     let sound = ["-f", "lavfi", "-i", "sine=d=1", "-map", "1:a"];
     let sound = std::fs::read(made(folder.path(), "sound.mp4", &sound).unwrap()).unwrap();
     assert_eq!(fault(film(&pool, sound).await), FilmFault::NoVideo);
-    let avi = std::fs::read(made(folder.path(), "a.avi", &["-an", "-c", "copy"]).unwrap()).unwrap();
+    let avi = std::fs::read(
+        made(
+            folder.path(),
+            "a.avi",
+            &["-an", "-c", "copy", "-bsf:v", "h264_mp4toannexb"],
+        )
+        .unwrap(),
+    )
+    .unwrap();
     assert_eq!(fault(film(&pool, avi).await), FilmFault::NotAFilm);
     let index_first = ["-an", "-c", "copy", "-movflags", "faststart"];
     let whole = std::fs::read(made(folder.path(), "whole.mp4", &index_first).unwrap()).unwrap();
@@ -207,16 +215,20 @@ async fn a_film_of_a_telephone_is_turned_upright_before_faces_are_looked_for() {
         return;
     };
     let upright = folder.path().join("upright.mp4");
-    let made = Command::new("ffmpeg")
-        .args(["-v", "error", "-nostdin", "-y", "-display_rotation", "-90", "-i"])
-        .arg(&lying)
-        .args(["-c", "copy"])
-        .arg(&upright)
-        .status();
-    if !made.unwrap().success() {
-        println!("skipped: this ffmpeg cannot write a display matrix");
-        return;
-    }
+    // Newer and older versions of ffmpeg are told in different ways.
+    let newer: (&[&str], &[&str]) = (&["-display_rotation", "-90"], &[]);
+    let older: (&[&str], &[&str]) = (&[], &["-metadata:s:v:0", "rotate=270"]);
+    let written = [newer, older].into_iter().any(|(before, after)| {
+        let mut ffmpeg = Command::new("ffmpeg");
+        ffmpeg
+            .args(["-v", "error", "-nostdin", "-y"])
+            .args(before)
+            .arg("-i")
+            .arg(&lying);
+        let made = ffmpeg.args(["-c", "copy"]).args(after).arg(&upright).status();
+        made.unwrap().success()
+    });
+    assert!(written, "a film with a display matrix");
     let (info, frames) = film(&pool, std::fs::read(upright).unwrap()).await.unwrap();
     assert_eq!(info.orientation, 6);
     assert!(info.width > info.height, "as it is shown: {info:?}");

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use base::{AccountId, Timestamp};
+use base::Timestamp;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use objects::{Bucket, Buckets, ByteRange, ObjectError};

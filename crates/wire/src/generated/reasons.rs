@@ -774,18 +774,8 @@ pub static REASONS: &[(&str, &str, &str)] = &[
     ),
     (
         "rekognition",
-        "GetFaceDetection",
-        "reads videos in S3, which is not part of this server yet; put the video into a stream and start a stream processor",
-    ),
-    (
-        "rekognition",
         "GetFaceLivenessSessionResults",
         "there is no model that tells a face from a picture of one",
-    ),
-    (
-        "rekognition",
-        "GetFaceSearch",
-        "reads videos in S3, which is not part of this server yet; put the video into a stream and start a stream processor",
     ),
     (
         "rekognition",
@@ -851,16 +841,6 @@ pub static REASONS: &[(&str, &str, &str)] = &[
         "rekognition",
         "StartContentModeration",
         "reads videos in S3, which is not part of this server yet; put the video into a stream",
-    ),
-    (
-        "rekognition",
-        "StartFaceDetection",
-        "reads videos in S3, which is not part of this server yet; put the video into a stream and start a stream processor",
-    ),
-    (
-        "rekognition",
-        "StartFaceSearch",
-        "reads videos in S3, which is not part of this server yet; put the video into a stream and start a stream processor",
     ),
     (
         "rekognition",

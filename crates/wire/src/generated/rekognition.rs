@@ -2667,6 +2667,48 @@ structure! {
 
 structure! {
     #[derive(Default)]
+    StartStreamFaceDetectionRequest {
+        client_request_token: Option<String>,
+        end_timestamp: Timestamp,
+        job_tag: Option<String>,
+        notification_channel: Option<NotificationChannel>,
+        start_timestamp: Timestamp,
+        stream_arn: String,
+        timestamp_type: Option<StreamTimestampType>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    StartStreamFaceDetectionResponse {
+        job_id: Option<String>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    StartStreamFaceSearchRequest {
+        client_request_token: Option<String>,
+        collection_id: String,
+        end_timestamp: Timestamp,
+        face_match_threshold: Option<f32>,
+        job_tag: Option<String>,
+        notification_channel: Option<NotificationChannel>,
+        start_timestamp: Timestamp,
+        stream_arn: String,
+        timestamp_type: Option<StreamTimestampType>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    StartStreamFaceSearchResponse {
+        job_id: Option<String>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
     StartStreamProcessorRequest {
         name: String,
         start_selector: Option<StreamProcessingStartSelector>,
@@ -2823,6 +2865,13 @@ enumeration! {
         Failed = "FAILED",
         Stopping = "STOPPING",
         Updating = "UPDATING",
+    }
+}
+
+enumeration! {
+    StreamTimestampType {
+        ProducerTimestamp = "PRODUCER_TIMESTAMP",
+        ServerTimestamp = "SERVER_TIMESTAMP",
     }
 }
 
@@ -3608,60 +3657,74 @@ pub mod op {
         &OPERATIONS[66]
     );
     operation!(
+        StartStreamFaceDetection,
+        "rekognition",
+        super::StartStreamFaceDetectionRequest,
+        super::StartStreamFaceDetectionResponse,
+        &OPERATIONS[67]
+    );
+    operation!(
+        StartStreamFaceSearch,
+        "rekognition",
+        super::StartStreamFaceSearchRequest,
+        super::StartStreamFaceSearchResponse,
+        &OPERATIONS[68]
+    );
+    operation!(
         StartStreamProcessor,
         "rekognition",
         super::StartStreamProcessorRequest,
         super::StartStreamProcessorResponse,
-        &OPERATIONS[67]
+        &OPERATIONS[69]
     );
     operation!(
         StartTextDetection,
         "rekognition",
         super::StartTextDetectionRequest,
         super::StartTextDetectionResponse,
-        &OPERATIONS[68]
+        &OPERATIONS[70]
     );
     operation!(
         StopProjectVersion,
         "rekognition",
         super::StopProjectVersionRequest,
         super::StopProjectVersionResponse,
-        &OPERATIONS[69]
+        &OPERATIONS[71]
     );
     operation!(
         StopStreamProcessor,
         "rekognition",
         super::StopStreamProcessorRequest,
         super::StopStreamProcessorResponse,
-        &OPERATIONS[70]
+        &OPERATIONS[72]
     );
     operation!(
         TagResource,
         "rekognition",
         super::TagResourceRequest,
         super::TagResourceResponse,
-        &OPERATIONS[71]
+        &OPERATIONS[73]
     );
     operation!(
         UntagResource,
         "rekognition",
         super::UntagResourceRequest,
         super::UntagResourceResponse,
-        &OPERATIONS[72]
+        &OPERATIONS[74]
     );
     operation!(
         UpdateDatasetEntries,
         "rekognition",
         super::UpdateDatasetEntriesRequest,
         super::UpdateDatasetEntriesResponse,
-        &OPERATIONS[73]
+        &OPERATIONS[75]
     );
     operation!(
         UpdateStreamProcessor,
         "rekognition",
         super::UpdateStreamProcessorRequest,
         super::UpdateStreamProcessorResponse,
-        &OPERATIONS[74]
+        &OPERATIONS[76]
     );
 }
 
@@ -5749,6 +5812,36 @@ mod schema {
         "StartShotDetectionFilter",
         &[optional("MinSegmentConfidence", &SegmentConfidence)],
     );
+    pub static StartStreamFaceDetectionRequest: Schema = Schema::structure(
+        "StartStreamFaceDetectionRequest",
+        &[
+            optional("ClientRequestToken", &ClientRequestToken),
+            required("EndTimestamp", &DateTime),
+            optional("JobTag", &JobTag),
+            optional("NotificationChannel", &NotificationChannel),
+            required("StartTimestamp", &DateTime),
+            required("StreamArn", &KinesisVideoArn),
+            optional("TimestampType", &StreamTimestampType),
+        ],
+    );
+    pub static StartStreamFaceDetectionResponse: Schema =
+        Schema::structure("StartStreamFaceDetectionResponse", &[optional("JobId", &JobId)]);
+    pub static StartStreamFaceSearchRequest: Schema = Schema::structure(
+        "StartStreamFaceSearchRequest",
+        &[
+            optional("ClientRequestToken", &ClientRequestToken),
+            required("CollectionId", &CollectionId),
+            required("EndTimestamp", &DateTime),
+            optional("FaceMatchThreshold", &Percent),
+            optional("JobTag", &JobTag),
+            optional("NotificationChannel", &NotificationChannel),
+            required("StartTimestamp", &DateTime),
+            required("StreamArn", &KinesisVideoArn),
+            optional("TimestampType", &StreamTimestampType),
+        ],
+    );
+    pub static StartStreamFaceSearchResponse: Schema =
+        Schema::structure("StartStreamFaceSearchResponse", &[optional("JobId", &JobId)]);
     pub static StartStreamProcessorRequest: Schema = Schema::structure(
         "StartStreamProcessorRequest",
         &[
@@ -5859,6 +5952,8 @@ mod schema {
         "StreamProcessorStatus",
         &["STOPPED", "STARTING", "RUNNING", "FAILED", "STOPPING", "UPDATING"],
     );
+    pub static StreamTimestampType: Schema =
+        Schema::enumeration("StreamTimestampType", &["PRODUCER_TIMESTAMP", "SERVER_TIMESTAMP"]);
     pub static StringShape: Schema = Schema::text("String", ANY);
     pub static Summary: Schema = Schema::structure("Summary", &[optional("S3Object", &S3Object)]);
     pub static Sunglasses: Schema = Schema::structure(

@@ -13,7 +13,7 @@ pub static SERVICE: ServiceInfo = ServiceInfo {
     operations: &OPERATIONS,
 };
 
-pub static OPERATIONS: [OperationInfo; 75] = [
+pub static OPERATIONS: [OperationInfo; 77] = [
     OperationInfo {
         service: &SERVICE,
         name: "AssociateFaces",
@@ -1575,6 +1575,55 @@ pub static OPERATIONS: [OperationInfo; 75] = [
         request_stream: false,
         reply_stream: false,
         idempotent: true,
+    },
+    OperationInfo {
+        service: &SERVICE,
+        name: "StartStreamFaceDetection",
+        method: "POST",
+        paths: &["/"],
+        action: "rekognition:StartStreamFaceDetection",
+        access: Access::Policy,
+        resource: Resource::Members(&[]),
+        errors: &[
+            ("AccessDeniedException", 400),
+            ("IdempotentParameterMismatchException", 400),
+            ("InternalServerError", 500),
+            ("InvalidParameterException", 400),
+            ("LimitExceededException", 400),
+            ("ProvisionedThroughputExceededException", 400),
+            ("ResourceNotFoundException", 400),
+            ("ThrottlingException", 500),
+            ("VideoTooLargeException", 400),
+        ],
+        request_stream: false,
+        reply_stream: false,
+        idempotent: false,
+    },
+    OperationInfo {
+        service: &SERVICE,
+        name: "StartStreamFaceSearch",
+        method: "POST",
+        paths: &["/"],
+        action: "rekognition:StartStreamFaceSearch",
+        access: Access::Policy,
+        resource: Resource::Members(&[ResourceMember {
+            member: "CollectionId",
+            name: Some(("collection/", "")),
+        }]),
+        errors: &[
+            ("AccessDeniedException", 400),
+            ("IdempotentParameterMismatchException", 400),
+            ("InternalServerError", 500),
+            ("InvalidParameterException", 400),
+            ("LimitExceededException", 400),
+            ("ProvisionedThroughputExceededException", 400),
+            ("ResourceNotFoundException", 400),
+            ("ThrottlingException", 500),
+            ("VideoTooLargeException", 400),
+        ],
+        request_stream: false,
+        reply_stream: false,
+        idempotent: false,
     },
     OperationInfo {
         service: &SERVICE,
