@@ -32,6 +32,9 @@ const PROBE_BYTES: u32 = 1024 * 1024;
 /// The only decoders that may be opened to describe a video.
 const DECODERS: &CStr = c"h264,hevc";
 
+/// A track whose frames end so much before its index says has broken off.
+const BROKEN_OFF_MS: i64 = 1_000;
+
 const MILLISECONDS: AVRational = AVRational { num: 1, den: 1000 };
 const MICROSECONDS: AVRational = AVRational { num: 1, den: 1_000_000 };
 
@@ -226,6 +229,8 @@ struct Film<'a> {
     io: *mut ff::AVIOContext,
     context: *mut ff::AVFormatContext,
     packet: *mut ff::AVPacket,
+    /// When the last of the frames that were told ends.
+    end_ms: i64,
 }
 
 impl<'a> Film<'a> {
@@ -242,6 +247,7 @@ impl<'a> Film<'a> {
             io: ptr::null_mut(),
             context: ptr::null_mut(),
             packet: ptr::null_mut(),
+            end_ms: 0,
         }
     }
 
@@ -264,6 +270,10 @@ impl<'a> Film<'a> {
             }
             last_ms = frame.time_ms;
             self.source().server.say(&FromWorker::FilmFrame(frame))?;
+        }
+        // FFmpeg ends where the bytes end, as if nothing were missing.
+        if self.end_ms.saturating_add(BROKEN_OFF_MS) < track.length_ms {
+            return Err(FilmFault::Damaged.into());
         }
         Ok(())
     }
@@ -351,6 +361,10 @@ impl<'a> Film<'a> {
                 codec,
                 time_base: stream.time_base,
                 start_ms: 0,
+                length_ms: match stream.duration {
+                    ff::AV_NOPTS_VALUE => 0,
+                    length => rescale(length, stream.time_base),
+                },
             });
         }
         let mut track = chosen.ok_or_else(|| other.map_or(FilmFault::NoVideo, FilmFault::Codec))?;
@@ -430,8 +444,11 @@ impl<'a> Film<'a> {
                 let times = [packet.pts, packet.dts];
                 let time = times.into_iter().find(|time| *time != ff::AV_NOPTS_VALUE);
                 let time_ms = time.map(|time| rescale(time, track.time_base).saturating_sub(track.start_ms));
+                let time_ms = time_ms.unwrap_or(last_ms.saturating_add(1));
+                let end_ms = time_ms.saturating_add(rescale(packet.duration, track.time_base));
+                self.end_ms = self.end_ms.max(end_ms);
                 FilmFrame {
-                    time_ms: time_ms.unwrap_or(last_ms.saturating_add(1)),
+                    time_ms,
                     key: packet.flags & ff::AV_PKT_FLAG_KEY as c_int != 0,
                     shown: packet.flags & ff::AV_PKT_FLAG_DISCARD as c_int == 0,
                     data: Bytes::copy_from_slice(std::slice::from_raw_parts(packet.data, size)),
@@ -465,6 +482,8 @@ struct Track {
     time_base: AVRational,
     /// When the film begins, in its own time.
     start_ms: i64,
+    /// As the container's index says; 0 where it does not.
+    length_ms: i64,
 }
 
 fn rescale(time: i64, base: AVRational) -> i64 {
