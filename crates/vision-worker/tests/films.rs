@@ -174,10 +174,11 @@ async fn what_is_no_film_or_breaks_off_is_said_and_harms_nobody() {
         FilmFault::Damaged
     );
     let mkv = std::fs::read(made(folder.path(), "whole.mkv", &["-an", "-c", "copy"]).unwrap()).unwrap();
-    assert_eq!(
-        fault(film(&pool, mkv[..mkv.len() / 2].to_vec()).await),
-        FilmFault::Damaged
-    );
+    // Matroska has no index of lengths: a recording that was cut off is told as far as it goes.
+    match film(&pool, mkv[..mkv.len() / 2].to_vec()).await {
+        Ok((_, frames)) => assert!(frames.len() > 10),
+        Err(error) => assert_eq!(error, FilmError::Fault(FilmFault::Damaged)),
+    }
     // An index that lies: any number of its bytes changed ends in frames or in a fault, and the next film is whole.
     let mut random = fastrand::Rng::with_seed(11);
     let head = whole.windows(4).position(|name| name == b"mdat").unwrap();
