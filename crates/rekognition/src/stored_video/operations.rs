@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use base::{ApiError, Handle, Reply, Request, RequestContext, Timestamp};
-use faces::{FaceId, FaceRecord};
+use faces::{FaceFilter, FaceId, FaceRecord};
 use objects::ObjectError;
 use video_streams::consumer::StreamRef;
 use wire::rekognition::{self as w, op};
@@ -273,10 +273,9 @@ impl StoredVideo {
         if !still || ids.is_empty() {
             return HashMap::new();
         }
-        let found = self
-            .faces
-            .list_faces(&collection, None, ids.len(), &ids)
-            .unwrap_or_default();
+        let filter = FaceFilter { only: &ids, user: None };
+        let found = self.faces.list_faces(&collection, None, ids.len(), filter);
+        let found = found.unwrap_or_default();
         found.into_iter().map(|face| (face.face_id.to_string(), face)).collect()
     }
 }
