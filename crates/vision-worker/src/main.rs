@@ -74,11 +74,12 @@ fn say_ready(output: &mut File, embedding_len: u32, lockdown: String) -> std::io
     output.write_all(&ready)
 }
 
-/// The scheduler gives every other process its time first: live cameras do not wait for recordings.
+/// Live cameras get most of a busy processor, recordings the rest: some tenth of a core's time beside one busy process.
+/// Nothing would be left for them at the lowest priority of all, so that a job would never end on a busy machine.
 #[allow(unsafe_code)]
 fn yield_to_others() {
     // SAFETY: a call without pointers. Where it fails, the process is as important as the others.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
 }
 
 /// Copies of standard input and output without buffers.

@@ -41,7 +41,7 @@ pub(crate) struct Launch {
     pub(crate) models: PathBuf,
     pub(crate) embedder: String,
     pub(crate) embedding_len: usize,
-    /// Let everything else on the machine go first.
+    /// Leave most of a busy processor to others.
     pub(crate) background: bool,
 }
 

@@ -15,6 +15,8 @@ use base::Timestamp;
 use bytes::{Bytes, BytesMut};
 use fuzz_targets::{ACCESS_KEY_ID, NOW_MS, SECRET};
 use matroska::{Track, TrackKind, Video, writer};
+use vision::protocol::{FromWorker, OpenSession, Packet, ToWorker};
+use vision::{Codec, ColorRange, Face, FilmFault, FilmFrame, FilmInfo, ImageAnalysis, ImageError};
 
 #[path = "../../../crates/matroska/tests/common/generate.rs"]
 mod generate;
@@ -386,8 +388,109 @@ fn main() {
         "PutMedia",
         format!("PutMedia\n{headers}\n").as_bytes(),
     );
+    vision_messages();
     signed_heads();
     logs();
+}
+
+/// One message of every kind in each direction that has fields worth changing.
+fn vision_messages() {
+    let data = Bytes::from_static(b"\x00\x00\x00\x02\x65\x88");
+    let to_worker = [
+        ToWorker::Open(OpenSession {
+            session: 1,
+            codec: Codec::H264,
+            live: true,
+            key_frames_only: false,
+            track_faces: true,
+            detector_side: 640,
+            orientation: 6,
+            max_rate: 5.0,
+            codec_private: Bytes::from_static(AVC),
+        }),
+        ToWorker::Packet(Packet {
+            session: 1,
+            id: 2,
+            time_ms: -40,
+            key: true,
+            silent: false,
+            data: data.clone(),
+        }),
+        ToWorker::Film { size: 1 << 33 },
+        ToWorker::FilmBytes { data: data.clone() },
+    ];
+    for (n, message) in to_worker.iter().enumerate() {
+        let mut said = Vec::new();
+        let tail = message.encode(&mut said).to_vec();
+        said.extend_from_slice(&tail);
+        write("vision_messages", &format!("to-{n}"), &said[4..]);
+    }
+    let face = Face {
+        confidence: 97.5,
+        track_id: Some(3),
+        embedding: Some(vec![0.25; 4]),
+        ..Face::default()
+    };
+    let picture = ImageAnalysis {
+        width: 1280,
+        height: 720,
+        faces: vec![face],
+    };
+    let info = FilmInfo {
+        codec: Codec::H265,
+        codec_private: Bytes::from_static(HEVC),
+        format: "QuickTime / MOV".to_owned(),
+        width: 1280,
+        height: 720,
+        duration_ms: 6_000,
+        frame_rate: 29.97,
+        color_range: Some(ColorRange::Limited),
+        orientation: 8,
+    };
+    let frame = FilmFrame {
+        time_ms: 33,
+        key: true,
+        shown: false,
+        data: data.clone(),
+    };
+    let from_worker = [
+        FromWorker::Ready {
+            version: 2,
+            embedding_len: 128,
+            lockdown: "seccomp".to_owned(),
+        },
+        FromWorker::Analysed {
+            session: 1,
+            id: 2,
+            time_ms: 66,
+            picture: picture.clone(),
+        },
+        FromWorker::Image {
+            request: 4,
+            result: Ok(picture),
+        },
+        FromWorker::Image {
+            request: 4,
+            result: Err(ImageError::Worker("why".to_owned())),
+        },
+        FromWorker::Still {
+            request: 5,
+            number: 1,
+            result: Ok(data),
+        },
+        FromWorker::FilmWants {
+            offset: 4096,
+            bytes: 262_144,
+        },
+        FromWorker::FilmOpened(info),
+        FromWorker::FilmFrame(frame),
+        FromWorker::FilmEnd(Err(FilmFault::Codec("mpeg4".to_owned()))),
+    ];
+    for (n, message) in from_worker.iter().enumerate() {
+        let mut said = Vec::new();
+        message.encode(&mut said);
+        write("vision_messages", &format!("from-{n}"), &said[4..]);
+    }
 }
 
 fn signed_heads() {

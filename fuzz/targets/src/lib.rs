@@ -21,6 +21,7 @@ mod mkv;
 mod packaging;
 mod sigv4;
 mod tables;
+mod vision;
 mod wire_bodies;
 
 pub use firehose::{firehose_prefix, firehose_query, firehose_records, sql_messages};
@@ -30,6 +31,7 @@ pub use mkv::{mkv_codec, mkv_reader};
 pub use packaging::packaging;
 pub use sigv4::{ACCESS_KEY_ID, NOW_MS, SECRET, policy, sigv4};
 pub use tables::tables;
+pub use vision::vision_messages;
 pub use wire_bodies::{
     registered, wire_cloudwatch, wire_dynamodb, wire_firehose, wire_kinesis, wire_kinesisvideo, wire_rekognition,
     wire_sts,
@@ -57,6 +59,7 @@ pub const TARGETS: &[Target] = &[
     ("firehose_records", firehose_records),
     ("firehose_query", firehose_query),
     ("sql_messages", sql_messages),
+    ("vision_messages", vision_messages),
     ("tables", tables),
     ("log_recovery", log_recovery),
 ];

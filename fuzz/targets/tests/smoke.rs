@@ -101,6 +101,7 @@ targets!(
     firehose_records,
     firehose_query,
     sql_messages,
+    vision_messages,
     tables,
     log_recovery
 );

@@ -32,7 +32,7 @@ mod read;
 mod write;
 
 /// Raised when a message changes its meaning; a worker of another version is refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Longest message to a worker, without its length.
 pub const MAX_TO_WORKER: usize = if MAX_FRAME_BYTES > MAX_IMAGE_BYTES {
