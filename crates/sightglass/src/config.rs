@@ -118,7 +118,7 @@ pub struct VisionSettings {
     pub models: Option<PathBuf>,
     /// The embedding model, by its id in the folder's manifest; without it the manifest's first.
     pub embedder: Option<String>,
-    /// Most worker processes at once.
+    /// Most worker processes with models at once.
     pub max_workers: Option<usize>,
 }
 

@@ -10,7 +10,9 @@ use std::ptr;
 use bytes::{Bytes, BytesMut};
 use ff::{AVCodecID, AVColorRange, AVMediaType, AVPacketSideDataType, AVRational};
 use ffmpeg_sys_the_third as ff;
-use vision::limits::{MAX_CODEC_PRIVATE_BYTES, MAX_FILM_FRAMES, MAX_FILM_READ_BYTES, MAX_FILM_READS, MAX_FRAME_BYTES};
+use vision::limits::{
+    MAX_CODEC_PRIVATE_BYTES, MAX_FILM_FRAMES, MAX_FILM_READ_BYTES, MAX_FILM_READS, MAX_FILM_TIME_MS, MAX_FRAME_BYTES,
+};
 use vision::protocol::{FromWorker, MAX_TO_WORKER, ToWorker, length};
 use vision::{Codec, ColorRange, FilmFault, FilmFrame, FilmInfo};
 
@@ -445,6 +447,9 @@ impl<'a> Film<'a> {
                 let time = times.into_iter().find(|time| *time != ff::AV_NOPTS_VALUE);
                 let time_ms = time.map(|time| rescale(time, track.time_base).saturating_sub(track.start_ms));
                 let time_ms = time_ms.unwrap_or(last_ms.saturating_add(1));
+                if time_ms.unsigned_abs() > MAX_FILM_TIME_MS.unsigned_abs() {
+                    return Err(FilmFault::Damaged.into());
+                }
                 let end_ms = time_ms.saturating_add(rescale(packet.duration, track.time_base));
                 self.end_ms = self.end_ms.max(end_ms);
                 FilmFrame {

@@ -14,14 +14,17 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use base::AccountId;
+use base::metrics::Metrics;
+use base::{AccountId, SystemClock};
 use bytes::Bytes;
 use support::{data, models, pool};
 use vision::limits::MAX_FILM_READ_BYTES;
 use vision::{
-    Codec, FilmError, FilmFault, FilmFrame, FilmInfo, FilmSource, FrameOutcome, Mode, SessionConfig, VisionPool,
+    Codec, FilmError, FilmFault, FilmFrame, FilmInfo, FilmSource, FrameOutcome, Mode, SessionConfig, VisionConfig,
+    VisionPool,
 };
 
 /// A film in memory; how much was asked for is counted.
@@ -68,6 +71,11 @@ async fn film(pool: &VisionPool, bytes: Vec<u8>) -> Result<(FilmInfo, Vec<FilmFr
         frames.push(frame);
     }
     Ok((reader.info().clone(), frames))
+}
+
+fn numbered(id: u64, frame: FilmFrame) -> vision::Frame {
+    let (time_ms, key, data) = (frame.time_ms, frame.key, frame.data);
+    vision::Frame { id, time_ms, key, data }
 }
 
 fn fault(result: Result<(FilmInfo, Vec<FilmFrame>), FilmError>) -> FilmFault {
@@ -130,6 +138,35 @@ async fn every_container_gives_the_same_frames() {
                 frame.time_ms,
                 other.time_ms
             );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_film_and_a_camera_are_seen_where_one_worker_is_all_there_may_be() {
+    let Some(models) = models() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let Some(file) = made(folder.path(), "a.mp4", &["-an", "-c", "copy", "-frames:v", "20"]) else {
+        return;
+    };
+    let bytes = std::fs::read(file).unwrap();
+    for recording_first in [true, false] {
+        let mut config = VisionConfig::new(support::worker(), &models);
+        config.max_workers = 1;
+        let pool = VisionPool::start(config, &Metrics::new(), Arc::new(SystemClock::new())).unwrap();
+        let (info, frames) = film(&pool, bytes.clone()).await.unwrap();
+        let frames: Vec<_> = (1..).zip(frames).map(|(id, frame)| numbered(id, frame)).collect();
+        let of = |background| SessionConfig {
+            mode: Mode::CatchUp,
+            background,
+            ..SessionConfig::new(AccountId::DEFAULT, info.codec, info.codec_private.clone())
+        };
+        let (one, other) = tokio::join!(
+            support::play(&pool, of(recording_first), frames.clone()),
+            support::play(&pool, of(!recording_first), frames.clone())
+        );
+        for outcomes in [one, other] {
+            assert_eq!(support::analysed(&outcomes).len(), frames.len());
         }
     }
 }
@@ -237,8 +274,7 @@ async fn a_film_of_a_telephone_is_turned_upright_before_faces_are_looked_for() {
     (config.mode, config.background, config.orientation) = (Mode::CatchUp, true, info.orientation);
     let (mut sender, mut receiver) = pool.open_session(config).unwrap();
     for (id, frame) in (1..).zip(frames) {
-        let (time_ms, key, data) = (frame.time_ms, frame.key, frame.data);
-        sender.send(vision::Frame { id, time_ms, key, data }).await.unwrap();
+        sender.send(numbered(id, frame)).await.unwrap();
     }
     drop(sender);
     let mut faces = 0;

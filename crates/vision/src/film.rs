@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use base::AccountId;
 use bytes::Bytes;
 
-use crate::limits::{FILM_SILENCE_TIMEOUT, MAX_FILM_READ_BYTES};
+use crate::limits::{FILM_SILENCE_TIMEOUT, MAX_FILM_READ_BYTES, MAX_FILMS};
 use crate::meters::Meters;
 use crate::process::{Failure, Launch, Process};
 use crate::protocol::{FromWorker, ToWorker};
@@ -52,7 +52,7 @@ pub struct FilmInfo {
 /// One encoded frame of a film, in decoding order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FilmFrame {
-    /// Presentation time in milliseconds from the film's start.
+    /// Presentation time in milliseconds from the film's start, at most [`crate::limits::MAX_FILM_TIME_MS`] from it.
     pub time_ms: i64,
     /// Decoding can begin here.
     pub key: bool,
@@ -91,8 +91,8 @@ pub enum FilmError {
     /// Its bytes cannot be read; in words for the log.
     #[error("{0}")]
     Source(String),
-    /// Every worker that may be started is at work; worth another try.
-    #[error("no worker is free")]
+    /// [`MAX_FILMS`] are open; worth another try.
+    #[error("too many films are open")]
     Busy,
     /// The worker could not be started, died or hung over the film; in words for the log.
     #[error("the vision worker failed: {0}")]
@@ -106,26 +106,26 @@ pub trait FilmSource: Send {
     async fn read(&mut self, offset: u64, bytes: usize) -> Result<Bytes, String>;
 }
 
-/// How many films are open, among the pool's workers.
+/// How many films are open.
 #[derive(Clone, Default)]
 pub(crate) struct Films(Arc<AtomicUsize>);
 
 impl Films {
-    pub(crate) fn count(&self) -> usize {
-        self.0.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn take(&self, meters: Arc<Meters>) -> Slot {
-        self.0.fetch_add(1, Ordering::AcqRel);
+    /// A place for one more; `None` when all are taken.
+    pub(crate) fn take(&self, meters: Arc<Meters>) -> Option<Slot> {
+        let one_more = |open: usize| (open < MAX_FILMS).then_some(open + 1);
+        self.0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more)
+            .ok()?;
         meters.workers.with_label_values(&KIND).inc();
-        Slot {
+        Some(Slot {
             films: self.clone(),
             meters,
-        }
+        })
     }
 }
 
-/// The place of one film among the workers.
+/// The place of one film.
 pub(crate) struct Slot {
     films: Films,
     meters: Arc<Meters>,

@@ -109,6 +109,13 @@ pub const STILLS_QUEUE: usize = 8;
 /// Bytes of a film that its worker may ask for at once.
 pub const MAX_FILM_READ_BYTES: usize = 1024 * 1024;
 
+/// Films that are taken apart at once, beside the workers that [`crate::VisionConfig::max_workers`] counts: their processes
+/// hold no models. Counted among those, films could hold the very places that the sessions over them wait for.
+pub const MAX_FILMS: usize = 4;
+
+/// When a frame of a film may be shown, before or after its start: some 34 years.
+pub const MAX_FILM_TIME_MS: i64 = 1 << 40;
+
 /// Frames of a film: Rekognition takes videos of six hours, here with 240 frames a second.
 pub const MAX_FILM_FRAMES: u64 = 6 * 3600 * 240;
 

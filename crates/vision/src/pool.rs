@@ -50,6 +50,12 @@ impl Hosts {
     fn count(&self) -> usize {
         self.videos.values().map(Vec::len).sum::<usize>() + self.images.len() + self.stills.len()
     }
+
+    /// The worker with the fewest sessions, of those for cameras or for recordings.
+    fn freest(&self, account: AccountId, background: bool) -> Option<Arc<VideoHost>> {
+        let own = self.videos.get(&(account, background))?;
+        own.iter().min_by_key(|host| host.session_count()).cloned()
+    }
 }
 
 impl VisionPool {
@@ -163,13 +169,8 @@ impl VisionPool {
         size: u64,
         source: Box<dyn FilmSource>,
     ) -> Result<FilmReader, FilmError> {
-        let slot = {
-            let hosts = self.inner.hosts.lock();
-            if hosts.count() + self.inner.films.count() >= self.inner.config.max_workers {
-                return Err(FilmError::Busy);
-            }
-            self.inner.films.take(self.inner.meters.clone())
-        };
+        let slot = self.inner.films.take(self.inner.meters.clone());
+        let slot = slot.ok_or(FilmError::Busy)?;
         FilmReader::open(&self.inner.launch, slot, account, size, source).await
     }
 
@@ -201,7 +202,7 @@ impl Inner {
             return Some(host.clone());
         }
         hosts.images.remove(&account);
-        if hosts.count() + inner.films.count() >= inner.config.max_workers {
+        if hosts.count() >= inner.config.max_workers {
             return None;
         }
         let (sender, requests) = mpsc::channel(IMAGE_QUEUE);
@@ -229,7 +230,7 @@ impl Inner {
             return Some(host.clone());
         }
         hosts.stills.remove(&account);
-        if hosts.count() + inner.films.count() >= inner.config.max_workers {
+        if hosts.count() >= inner.config.max_workers {
             return None;
         }
         let (sender, jobs) = mpsc::channel(STILLS_QUEUE);
@@ -251,6 +252,7 @@ impl Inner {
     }
 
     /// Opens the session at the account's video worker with the fewest sessions, or at a new one where there may be more.
+    /// Cameras and recordings share a worker only where no other may be started.
     fn open(inner: &Arc<Inner>, config: SessionConfig) -> Result<Arc<Session>, OpenError> {
         let account = config.account;
         let (launch, most) = match config.background {
@@ -258,9 +260,10 @@ impl Inner {
             false => (&inner.launch, inner.config.video_workers_per_account.max(1)),
         };
         let mut hosts = inner.hosts.lock();
-        let all = hosts.count() + inner.films.count();
+        let all = hosts.count();
+        let others = hosts.freest(account, !config.background);
+        let freest = hosts.freest(account, config.background);
         let own = hosts.videos.entry((account, config.background)).or_default();
-        let freest = own.iter().min_by_key(|host| host.session_count()).cloned();
         let may_add = own.len() < most && all < inner.config.max_workers;
         let host = match freest {
             Some(host) if host.session_count() == 0 || !may_add => host,
@@ -277,7 +280,7 @@ impl Inner {
                 tokio::spawn(host.clone().run(move |host| Inner::retire(&pool, host)));
                 host
             }
-            _ => return Err(OpenError::NoCapacity(inner.config.max_workers)),
+            _ => others.ok_or(OpenError::NoCapacity(inner.config.max_workers))?,
         };
         // Under the lock, so that the host cannot retire in between.
         Ok(host.open(config))

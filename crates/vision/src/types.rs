@@ -17,7 +17,7 @@ pub struct VisionConfig {
     pub embedder: Option<String>,
     /// Worker processes that one account's video sessions are spread over; at least 1. One process uses one core.
     pub video_workers_per_account: usize,
-    /// Worker processes of all accounts together; beyond it [`OpenError::NoCapacity`] and [`ImageError::Busy`].
+    /// Worker processes of all accounts together, but for those of films; beyond it [`OpenError::NoCapacity`] and [`ImageError::Busy`].
     pub max_workers: usize,
     /// A worker without session or request for this long is ended.
     pub idle_retire: Duration,
@@ -259,7 +259,8 @@ pub struct SessionConfig {
     /// How pictures are turned before they are analysed, as EXIF's orientation 1 (not at all), 3, 6 or 8. Outcomes tell of
     /// the turned picture.
     pub orientation: u8,
-    /// A recording: it is analysed in another process than cameras are, which leaves the processor to them.
+    /// A recording: it is analysed in another process than cameras are, which leaves most of a busy processor to them;
+    /// where no other may be started, in theirs.
     pub background: bool,
 }
 

@@ -144,7 +144,10 @@ async fn session(
             let closed = |_| Stop::Again("the vision session was closed".to_owned());
             sink.send(sent).await.map_err(closed)?;
             match flow.next().await? {
-                Some(next) if next.format == format && next.time_ms > newest_ms - STORED_VIDEO_CLOCK_SET_BACK_MS => {
+                Some(next)
+                    if next.format == format
+                        && next.time_ms > newest_ms.saturating_sub(STORED_VIDEO_CLOCK_SET_BACK_MS) =>
+                {
                     frame = next;
                 }
                 other => return Ok(other),

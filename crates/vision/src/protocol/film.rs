@@ -4,7 +4,7 @@ use super::read::Fields;
 use super::write::{codec_code, flags, put_f32, put_u32, put_u64};
 use super::{FromWorker, ProtocolError};
 use crate::film::{ColorRange, FilmFault, FilmFrame, FilmInfo};
-use crate::limits::{MAX_CODEC_PRIVATE_BYTES, MAX_FRAME_BYTES};
+use crate::limits::{MAX_CODEC_PRIVATE_BYTES, MAX_FILM_TIME_MS, MAX_FRAME_BYTES};
 
 /// Longest name of a container or a codec.
 const NAME_BYTES_MAX: usize = 255;
@@ -80,6 +80,9 @@ pub(super) fn decode(fields: &mut Fields<'_>) -> Result<FromWorker, ProtocolErro
                 _ => return Err(bad),
             };
             let orientation = fields.u8()?;
+            if !matches!(orientation, 1 | 3 | 6 | 8) {
+                return Err(bad);
+            }
             let length = usize::from(fields.u8()?);
             let format = String::from_utf8_lossy(fields.slice(length)?).into_owned();
             let codec_private = fields.copied();
@@ -102,7 +105,7 @@ pub(super) fn decode(fields: &mut Fields<'_>) -> Result<FromWorker, ProtocolErro
             let time_ms = fields.u64()?.cast_signed();
             let [key, shown, _] = fields.flags()?;
             let data = fields.copied();
-            if data.len() > MAX_FRAME_BYTES {
+            if data.len() > MAX_FRAME_BYTES || time_ms.unsigned_abs() > MAX_FILM_TIME_MS.unsigned_abs() {
                 return Err(bad);
             }
             FromWorker::FilmFrame(FilmFrame {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::film::ColorRange;
-use crate::limits::{MAX_FACES, MAX_STILL_BYTES};
+use crate::limits::{MAX_FACES, MAX_FILM_TIME_MS, MAX_STILL_BYTES};
 use crate::types::{BoundingBox, Face, Landmarks, Point, Pose, Quality};
 
 fn sent(message: &ToWorker) -> Bytes {
@@ -112,8 +112,8 @@ proptest! {
 
     #[test]
     fn a_film_and_its_frames_arrive(
-        size: u64, offset: u64, bytes: u32, time_ms: i64, key: bool, shown: bool, width: u32, height: u32, rate in 0f32..240.0,
-        duration_ms: u64, orientation in 1u8..=8, text in "[ -~]{0,40}", data in proptest::collection::vec(any::<u8>(), 1..300)
+        size: u64, offset: u64, bytes: u32, time_ms in -MAX_FILM_TIME_MS..=MAX_FILM_TIME_MS, key: bool, shown: bool, width: u32, height: u32, rate in 0f32..240.0,
+        duration_ms: u64, orientation in proptest::sample::select(vec![1u8, 3, 6, 8]), text in "[ -~]{0,40}", data in proptest::collection::vec(any::<u8>(), 1..300)
     ) {
         let data = Bytes::from(data);
         for message in [ToWorker::Film { size }, ToWorker::FilmBytes { data: data.clone() }] {
@@ -224,6 +224,39 @@ fn a_vector_of_a_compromised_worker_with_nan_is_refused() {
         result: Ok(picture),
     });
     assert_eq!(FromWorker::decode(&body), Err(ProtocolError::BadValue(6)));
+}
+
+#[test]
+fn a_film_of_a_compromised_worker_with_impossible_times_or_turns_is_refused() {
+    for time_ms in [i64::MIN, i64::MAX, MAX_FILM_TIME_MS + 1] {
+        let frame = FilmFrame {
+            time_ms,
+            key: true,
+            shown: true,
+            data: Bytes::from_static(b"frame"),
+        };
+        let message = FromWorker::FilmFrame(frame);
+        assert_eq!(
+            FromWorker::decode(&answered(&message)),
+            Err(ProtocolError::BadValue(42))
+        );
+    }
+    let info = FilmInfo {
+        codec: Codec::H264,
+        codec_private: Bytes::new(),
+        format: String::new(),
+        width: 1,
+        height: 1,
+        duration_ms: 1,
+        frame_rate: 1.0,
+        color_range: None,
+        orientation: 2,
+    };
+    let message = FromWorker::FilmOpened(info);
+    assert_eq!(
+        FromWorker::decode(&answered(&message)),
+        Err(ProtocolError::BadValue(41))
+    );
 }
 
 #[test]
