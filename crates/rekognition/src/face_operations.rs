@@ -8,10 +8,11 @@ use faces::{CollectionInfo, FaceFilter, FaceId, FaceMatch, ImageDigest, NewFace}
 use vision::{Face, ImageAnalysis};
 use wire::rekognition::{self as w, QualityFilter, Reason, op};
 
+use crate::attributes::Wanted;
 use crate::quality::{area, rank, shortcomings};
 use crate::service::{Rekognition, owned, page_size};
 use crate::token::Listing;
-use crate::{error, images, limits, shapes};
+use crate::{error, limits, shapes};
 
 /// The faces of an image, parted into those to enrol and those left out, both largest first.
 pub(crate) struct Selection {
@@ -60,7 +61,7 @@ impl Rekognition {
 
     /// The faces of an image with their vectors and default attributes, largest first.
     pub(crate) async fn embedded(&self, context: &RequestContext, image: Bytes) -> Result<ImageAnalysis, ApiError> {
-        self.analyze(context, image, true).await
+        self.analyze(context, image, true, Wanted::default()).await
     }
 
     /// Runs a search where it does not hold up other requests: large collections on a blocking thread.
@@ -104,12 +105,12 @@ fn matches(found: &[FaceMatch], model: &str) -> Option<Vec<w::FaceMatch>> {
 impl Handle<op::IndexFaces> for Rekognition {
     async fn handle(&self, request: Request<w::IndexFacesRequest>) -> Result<Reply<w::IndexFacesResponse>, ApiError> {
         let input = request.input;
-        images::check_attributes(input.detection_attributes.as_deref())?;
+        let wanted = Wanted::of(input.detection_attributes.as_deref(), self.vision.abilities())?;
         let key = owned(&request.context, input.collection_id);
         let model = self.usable_collection(&key)?.model.id;
         let image = self.bytes_of(&request.context, input.image).await?;
         let digest = ImageDigest::of(&image);
-        let analysis = self.analyze(&request.context, image, true).await?;
+        let analysis = self.analyze(&request.context, image, true, wanted).await?;
         let filter = input.quality_filter.unwrap_or(QualityFilter::Auto);
         let selection = select(analysis, filter, count_of(input.max_faces, limits::FACES_PER_IMAGE_MAX));
         let new = selection.chosen.iter().map(|face| NewFace {
@@ -122,10 +123,10 @@ impl Handle<op::IndexFaces> for Rekognition {
         let indexed = indexed.map_err(error::from_faces)?;
         let record = |(face, indexed): (&Face, &faces::IndexedFace)| w::FaceRecord {
             face: Some(shapes::stored_face(&indexed.record, &model)),
-            face_detail: Some(shapes::face_detail(face)),
+            face_detail: Some(wanted.detail(face)),
         };
         let unindexed = |(face, reasons): (Face, Vec<Reason>)| w::UnindexedFace {
-            face_detail: Some(shapes::face_detail(&face)),
+            face_detail: Some(wanted.detail(&face)),
             reasons: Some(reasons),
         };
         let answer = w::IndexFacesResponse {

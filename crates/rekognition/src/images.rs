@@ -3,11 +3,12 @@
 use base::{ApiError, Handle, Reply, Request, RequestContext};
 use bytes::Bytes;
 use vision::{ImageAnalysis, ImageOptions};
-use wire::rekognition::{self as w, Attribute, op};
+use wire::rekognition::{self as w, op};
 
+use crate::attributes::Wanted;
 use crate::ports::ObjectFailure;
 use crate::service::Rekognition;
-use crate::{error, limits, shapes};
+use crate::{error, limits};
 
 fn too_large(bytes: u64, allowed: usize) -> ApiError {
     let message = format!("the image has {bytes} bytes; {allowed} are allowed");
@@ -20,22 +21,6 @@ fn no_object() -> ApiError {
         "InvalidS3ObjectException",
         "Unable to get object metadata from S3. Check object key, region and/or access permissions.",
     )
-}
-
-/// Refuses to be asked for an attribute that no model here can tell. ALL is taken as "all there are": every member of
-/// the answer is optional.
-pub(crate) fn check_attributes(attributes: Option<&[Attribute]>) -> Result<(), ApiError> {
-    let known = |attribute: &Attribute| matches!(attribute, Attribute::Default | Attribute::All);
-    match attributes
-        .unwrap_or_default()
-        .iter()
-        .find(|attribute| !known(attribute))
-    {
-        Some(unknown) => Err(error::invalid_parameter(format!(
-            "the attribute {unknown} is not available in this version; DEFAULT is"
-        ))),
-        None => Ok(()),
-    }
 }
 
 impl Rekognition {
@@ -81,9 +66,11 @@ impl Rekognition {
         context: &RequestContext,
         image: Bytes,
         embed: bool,
+        wanted: Wanted,
     ) -> Result<ImageAnalysis, ApiError> {
         let options = ImageOptions {
             embed,
+            attributes: wanted.beyond_default(),
             ..ImageOptions::default()
         };
         let analysed = self.vision.analyze_image(context.caller.account, image, options).await;
@@ -98,11 +85,11 @@ impl Rekognition {
 
 impl Handle<op::DetectFaces> for Rekognition {
     async fn handle(&self, request: Request<w::DetectFacesRequest>) -> Result<Reply<w::DetectFacesResponse>, ApiError> {
-        check_attributes(request.input.attributes.as_deref())?;
+        let wanted = Wanted::of(request.input.attributes.as_deref(), self.vision.abilities())?;
         let image = self.bytes_of(&request.context, request.input.image).await?;
-        let analysis = self.analyze(&request.context, image, false).await?;
+        let analysis = self.analyze(&request.context, image, false, wanted).await?;
         let answer = w::DetectFacesResponse {
-            face_details: Some(analysis.faces.iter().map(shapes::face_detail).collect()),
+            face_details: Some(analysis.faces.iter().map(|face| wanted.detail(face)).collect()),
             orientation_correction: None,
         };
         Ok(answer.into())

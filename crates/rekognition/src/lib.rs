@@ -6,13 +6,16 @@
 //! model. It knows no HTTP, no codec and no storage format.
 //!
 //! What differs from AWS: objects in buckets have no versions; the attributes that no model here can tell
-//! (age, emotion, glasses and so on) are left out; processors search faces, not labels.
+//! (glasses, beards, occlusion, where the eyes look) are left out; labels are objects alone; processors search faces, not
+//! labels.
 
+mod attributes;
 mod collections;
 mod compare;
 mod error;
 mod face_operations;
 mod images;
+mod labels;
 pub mod limits;
 pub mod ports;
 pub mod processors;
@@ -21,6 +24,7 @@ mod service;
 mod shapes;
 mod stored_video;
 mod tags;
+mod taxonomy;
 mod token;
 mod users;
 

@@ -20,6 +20,12 @@ pub const USERS_PER_CALL_MAX: usize = 500;
 /// The least similarity of a face to the user it is associated with, where a request names none (service model).
 pub const ASSOCIATION_THRESHOLD_DEFAULT: f32 = 75.0;
 
+/// The least confidence of labels where DetectLabels names none (service model).
+pub const LABEL_CONFIDENCE_DEFAULT: f32 = 55.0;
+
+/// Labels of one answer where DetectLabels names no number (service model).
+pub const LABELS_MAX: usize = 1000;
+
 /// The threshold that holds where a request names none (service model).
 pub const FACE_MATCH_THRESHOLD_DEFAULT: f32 = 80.0;
 

@@ -14,8 +14,9 @@ use video_streams::VideoStreams;
 use video_streams::consumer::{Consumer, ConsumerError, Event, StartAt, StreamRef};
 use video_streams::stored::{StoredFragment, StoredFrames, TimeAxis};
 use vision::{
-    FilmError, FilmFrame, FilmInfo, FilmReader, FilmSource, Frame, FrameOutcome, FrameSender, ImageAnalysis,
-    ImageError, ImageOptions, Mode, OpenError, ResultReceiver, SendReport, SessionClosed, SessionConfig, VisionPool,
+    Abilities, FilmError, FilmFrame, FilmInfo, FilmReader, FilmSource, Frame, FrameOutcome, FrameSender, ImageAnalysis,
+    ImageError, ImageOptions, LabelAnalysis, Mode, OpenError, ResultReceiver, SendReport, SessionClosed, SessionConfig,
+    VisionPool,
 };
 
 /// Finds and reads faces.
@@ -24,6 +25,11 @@ pub trait Vision: Send + Sync + 'static {
     /// The embedding model in use and the length of its vectors.
     fn model(&self) -> ModelVersion;
 
+    /// Which models beyond those of faces there are.
+    fn abilities(&self) -> Abilities {
+        Abilities::default()
+    }
+
     /// Finds the faces of a JPEG or PNG image.
     async fn analyze_image(
         &self,
@@ -31,6 +37,16 @@ pub trait Vision: Send + Sync + 'static {
         image: Bytes,
         options: ImageOptions,
     ) -> Result<ImageAnalysis, ImageError>;
+
+    /// The id of the model of objects.
+    fn label_model(&self) -> Option<String> {
+        None
+    }
+
+    /// Finds the objects of a JPEG or PNG image; needs [`Abilities::labels`].
+    async fn label_image(&self, _account: AccountId, _image: Bytes) -> Result<LabelAnalysis, ImageError> {
+        Err(ImageError::Worker("there is no model of objects".to_owned()))
+    }
 
     /// Opens a session for one camera's frames.
     fn open_session(&self, config: SessionConfig) -> Result<VisionSession, OpenError>;
@@ -86,6 +102,10 @@ impl Vision for VisionPool {
         }
     }
 
+    fn abilities(&self) -> Abilities {
+        VisionPool::abilities(self)
+    }
+
     async fn analyze_image(
         &self,
         account: AccountId,
@@ -93,6 +113,14 @@ impl Vision for VisionPool {
         options: ImageOptions,
     ) -> Result<ImageAnalysis, ImageError> {
         VisionPool::analyze_image(self, account, image, options).await
+    }
+
+    fn label_model(&self) -> Option<String> {
+        VisionPool::label_model(self)
+    }
+
+    async fn label_image(&self, account: AccountId, image: Bytes) -> Result<LabelAnalysis, ImageError> {
+        VisionPool::label_image(self, account, image).await
     }
 
     fn open_session(&self, config: SessionConfig) -> Result<VisionSession, OpenError> {

@@ -84,6 +84,7 @@ impl Rekognition {
             .register::<op::DisassociateFaces, _>(self)
             .register::<op::SearchUsers, _>(self)
             .register::<op::SearchUsersByImage, _>(self)
+            .register::<op::DetectLabels, _>(self)
             .register::<op::CreateStreamProcessor, _>(self)
             .register::<op::DescribeStreamProcessor, _>(self)
             .register::<op::ListStreamProcessors, _>(self)

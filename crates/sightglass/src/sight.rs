@@ -12,7 +12,8 @@ use faces::ModelVersion;
 use rekognition::ports::{Film, Vision, VisionSession};
 use video_streams::ports::{self, NotDecodable, StillCodec, StillsJob};
 use vision::{
-    Codec, FilmError, FilmSource, ImageAnalysis, ImageError, ImageOptions, OpenError, SessionConfig, StartError,
+    Abilities, Codec, FilmError, FilmSource, ImageAnalysis, ImageError, ImageOptions, LabelAnalysis, OpenError,
+    SessionConfig, StartError,
     StillsError, StillsRequest, VisionConfig, VisionPool,
 };
 
@@ -101,6 +102,13 @@ impl Vision for Sight {
         }
     }
 
+    fn abilities(&self) -> Abilities {
+        match self {
+            Sight::Pool(pool) => pool.abilities(),
+            Sight::Blind(_) => Abilities::default(),
+        }
+    }
+
     async fn analyze_image(
         &self,
         account: AccountId,
@@ -109,6 +117,20 @@ impl Vision for Sight {
     ) -> Result<ImageAnalysis, ImageError> {
         match self {
             Sight::Pool(pool) => Vision::analyze_image(pool, account, image, options).await,
+            Sight::Blind(why) => Err(ImageError::Worker(why.clone())),
+        }
+    }
+
+    fn label_model(&self) -> Option<String> {
+        match self {
+            Sight::Pool(pool) => pool.label_model(),
+            Sight::Blind(_) => None,
+        }
+    }
+
+    async fn label_image(&self, account: AccountId, image: Bytes) -> Result<LabelAnalysis, ImageError> {
+        match self {
+            Sight::Pool(pool) => pool.label_image(account, image).await,
             Sight::Blind(why) => Err(ImageError::Worker(why.clone())),
         }
     }

@@ -1,13 +1,15 @@
 //! From a picture to its faces: scale, detect, measure, and embed all faces or, with a tracker, those that are worth it.
 
 use vision::limits::MAX_FACES;
-use vision::{BoundingBox, Face, Landmarks, Point, Pose, Quality};
+use vision::{BoundingBox, DetectedObject, Face, Landmarks, Point, Pose, Quality};
 
 use crate::align::{SIDE, Similarity, TEMPLATE, crop, sample};
+use crate::attributes::Attributes;
 use crate::codec::{Scaler, View};
 use crate::detect::{Detection, InputShape, SCORE_MIN, suppress};
 use crate::engine::{Engine, EngineError};
 use crate::halve::halve;
+use crate::labels::Labels;
 use crate::measure::{Patch, pose};
 use crate::track::{Seen, Tracker};
 
@@ -30,17 +32,30 @@ const LOOK_SHIFT_MAX: f32 = 0.12;
 /// The networks and the buffers that every picture uses again.
 pub struct Analyser {
     engine: Engine,
+    attributes: Option<Attributes>,
+    labels: Option<Labels>,
     scaler: Scaler,
     bgr: Vec<u8>,
     input: Vec<f32>,
     crop: Vec<f32>,
 }
 
+/// What is wanted of each face beyond where it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Its vector.
+    pub embed: bool,
+    /// Its attributes, if their models are loaded.
+    pub attributes: bool,
+}
+
 impl Analyser {
     /// Around a loaded engine.
-    pub fn new(engine: Engine) -> Analyser {
+    pub fn new(engine: Engine, attributes: Option<Attributes>, labels: Option<Labels>) -> Analyser {
         Analyser {
             engine,
+            attributes,
+            labels,
             scaler: Scaler::new(),
             bgr: Vec::new(),
             input: Vec::new(),
@@ -127,8 +142,16 @@ impl Analyser {
             .map(|found| found.points.map(|point| to_picture.apply(point))))
     }
 
+    /// The objects of a picture, surest first; none where their model is not loaded.
+    pub fn objects(&mut self, view: &View<'_>) -> Result<Vec<DetectedObject>, EngineError> {
+        match &mut self.labels {
+            Some(labels) => labels.of(view, &mut self.scaler),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// The faces of a still image, largest box first.
-    pub fn image(&mut self, view: &View<'_>, embed: bool) -> Result<Vec<Face>, EngineError> {
+    pub fn image(&mut self, view: &View<'_>, wanted: Wanted) -> Result<Vec<Face>, EngineError> {
         let longer = view.width().max(view.height());
         let [small, large] = IMAGE_SIDES;
         let mut found = self.detect(view, small)?;
@@ -138,8 +161,9 @@ impl Analyser {
         }
         found.sort_by(|a, b| (b.area[2] * b.area[3]).total_cmp(&(a.area[2] * a.area[3])));
         found.truncate(MAX_FACES);
-        let mut faces = self.untracked(view, &found, false)?;
-        if embed {
+        let others = Wanted { embed: false, ..wanted };
+        let mut faces = self.untracked(view, &found, others)?;
+        if wanted.embed {
             for (face, detection) in faces.iter_mut().zip(&found) {
                 face.embedding = self.embed_still(view, detection)?;
             }
@@ -158,17 +182,26 @@ impl Analyser {
         let found = self.detect(view, side)?;
         match tracker {
             Some(tracker) => self.tracked(view, &found, time_ms, tracker),
-            None => self.untracked(view, &found, true),
+            None => {
+                let wanted = Wanted {
+                    embed: true,
+                    attributes: false,
+                };
+                self.untracked(view, &found, wanted)
+            }
         }
     }
 
-    fn untracked(&mut self, view: &View<'_>, found: &[Detection], embed: bool) -> Result<Vec<Face>, EngineError> {
+    fn untracked(&mut self, view: &View<'_>, found: &[Detection], wanted: Wanted) -> Result<Vec<Face>, EngineError> {
         let mut faces = Vec::with_capacity(found.len());
         for detection in found {
             let quality = Patch::new(view, detection.area).quality();
             let mut face = describe(view, detection, pose(&detection.points), quality);
-            if embed {
+            if wanted.embed {
                 face.embedding = self.embed(view, detection)?;
+            }
+            if let Some(attributes) = self.attributes.as_mut().filter(|_| wanted.attributes) {
+                face.attributes = attributes.of(view, &detection.points)?.map(Box::new);
             }
             faces.push(face);
         }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ort::environment::Environment;
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::TensorRef;
@@ -15,12 +16,13 @@ use crate::detect::{Detection, InputShape, Level, STRIDES, faces};
 #[error("inference: {0}")]
 pub struct EngineError(String);
 
-fn wrong(error: impl std::fmt::Display) -> EngineError {
+pub(crate) fn wrong(error: impl std::fmt::Display) -> EngineError {
     EngineError(error.to_string())
 }
 
 /// Both networks.
 pub struct Engine {
+    environment: Environment,
     detector: Session,
     embedder: Session,
     embedder_input: String,
@@ -37,18 +39,7 @@ impl Engine {
             .with_telemetry(false)
             .build()
             .map_err(wrong)?;
-        let open = |file: &Path| -> Result<Session, EngineError> {
-            Session::builder(&environment)
-                .map_err(wrong)?
-                .with_intra_threads(1)
-                .map_err(wrong)?
-                .with_inter_threads(1)
-                .map_err(wrong)?
-                .with_optimization_level(GraphOptimizationLevel::All)
-                .map_err(wrong)?
-                .commit_from_file(folder.join(file))
-                .map_err(wrong)
-        };
+        let open = |file: &Path| open(&environment, &folder.join(file));
         let embedder = open(&manifest.embedder.component.file)?;
         let name = |outlets: &[ort::value::Outlet]| outlets.first().map(|o| o.name().to_owned());
         let mut engine = Engine {
@@ -57,9 +48,15 @@ impl Engine {
             embedder_output: name(embedder.outputs()).ok_or_else(|| wrong("the embedder has no output"))?,
             embedder,
             form: manifest.embedder.clone(),
+            environment,
         };
         engine.warm_up()?;
         Ok(engine)
+    }
+
+    /// Opens another model beside the two.
+    pub(crate) fn open(&self, file: &Path) -> Result<Session, EngineError> {
+        open(&self.environment, file)
     }
 
     /// Reads every weight and takes the memory that a run needs, so that the first frame does not wait for it.
@@ -143,6 +140,19 @@ impl Engine {
     pub fn embedding_len(&self) -> usize {
         self.form.length
     }
+}
+
+fn open(environment: &Environment, file: &Path) -> Result<Session, EngineError> {
+    Session::builder(environment)
+        .map_err(wrong)?
+        .with_intra_threads(1)
+        .map_err(wrong)?
+        .with_inter_threads(1)
+        .map_err(wrong)?
+        .with_optimization_level(GraphOptimizationLevel::All)
+        .map_err(wrong)?
+        .commit_from_file(file)
+        .map_err(wrong)
 }
 
 /// The vector at length 1; `None` for nothing and for numbers that are none.

@@ -4,6 +4,7 @@
 
 pub mod align;
 pub mod analyse;
+pub mod attributes;
 pub mod codec;
 pub mod detect;
 pub mod encode;
@@ -11,7 +12,9 @@ pub mod engine;
 pub mod film;
 pub mod halve;
 pub mod image;
+pub mod labels;
 pub mod measure;
+pub mod mesh;
 pub mod serve;
 pub mod session;
 pub mod stills;

@@ -1,16 +1,19 @@
-//! `vision-worker [--background] MODELS [EMBEDDER | --measure]` or `vision-worker [--background] --film`: see the library's
-//! head. Not for people: `sightglass` starts it.
+//! `vision-worker [--background] MODELS [EMBEDDER | --measure] [--attributes] [--labels]` or `vision-worker [--background]
+//! --film`: see the library's head. Not for people: `sightglass` starts it.
 
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use vision::Abilities;
 use vision::candidate::MEASURE;
 use vision::manifest::Manifest;
 use vision::protocol::{FromWorker, VERSION};
 use vision_worker::analyse::Analyser;
+use vision_worker::attributes::Attributes;
 use vision_worker::engine::Engine;
+use vision_worker::labels::Labels;
 use vision_worker::serve::serve;
 use vision_worker::{MEMORY_MAX, codec, film};
 
@@ -24,9 +27,15 @@ fn main() {
         lockdown::exit(2);
     };
     let embedder = arguments.next().and_then(|id| id.into_string().ok());
+    let further: Vec<_> = arguments.collect();
+    let asked = |option: &str| further.iter().any(|argument| argument == option);
+    let abilities = Abilities {
+        attributes: asked("--attributes"),
+        labels: asked("--labels"),
+    };
     let worked = match what == "--film" {
         true => take_films_apart(),
-        false => work(Path::new(&what), embedder.as_deref()),
+        false => work(Path::new(&what), embedder.as_deref(), abilities),
     };
     match worked {
         Ok(()) => lockdown::exit(0),
@@ -37,7 +46,7 @@ fn main() {
     }
 }
 
-fn work(models: &Path, embedder: Option<&str>) -> Result<(), Box<dyn std::error::Error>> {
+fn work(models: &Path, embedder: Option<&str>, abilities: Abilities) -> Result<(), Box<dyn std::error::Error>> {
     let (mut input, mut output) = streams()?;
     let models = models.canonicalize()?;
     codec::silence();
@@ -46,7 +55,16 @@ fn work(models: &Path, embedder: Option<&str>) -> Result<(), Box<dyn std::error:
         Some(MEASURE) => Manifest::read_candidate(&models, None)?,
         chosen => Manifest::read(&models, chosen)?,
     };
-    let mut analyser = Analyser::new(Engine::load(&models, &manifest)?);
+    let engine = Engine::load(&models, &manifest)?;
+    let attributes = match manifest.attributes.as_ref().filter(|_| abilities.attributes) {
+        Some(files) => Some(Attributes::load(&engine, &models, files)?),
+        None => None,
+    };
+    let labels = match manifest.labels.as_ref().filter(|_| abilities.labels) {
+        Some(model) => Some(Labels::load(&engine, &models.join(&model.file))?),
+        None => None,
+    };
+    let mut analyser = Analyser::new(engine, attributes, labels);
     let rest = lockdown::close(MEMORY_MAX)?;
     say_ready(&mut output, analyser.embedding_len() as u32, format!("{files}, {rest}"))?;
     serve(&mut input, &mut output, &mut analyser)?;

@@ -6,9 +6,9 @@ use std::os::fd::AsFd;
 
 use bytes::{Bytes, BytesMut};
 use vision::protocol::{FromWorker, MAX_TO_WORKER, ProtocolError, ToWorker, length};
-use vision::{ImageAnalysis, ImageError};
+use vision::{ImageAnalysis, ImageError, LabelAnalysis};
 
-use crate::analyse::Analyser;
+use crate::analyse::{Analyser, Wanted};
 use crate::codec::Scaler;
 use crate::engine::EngineError;
 use crate::image;
@@ -119,11 +119,21 @@ fn receive(
         ToWorker::Image {
             request,
             embed,
+            attributes,
             max_pixels,
             data,
         } => {
-            let result = analyse_image(&data, embed, max_pixels, analyser)?;
+            let wanted = Wanted { embed, attributes };
+            let result = analyse_image(&data, wanted, max_pixels, analyser)?;
             say(&FromWorker::Image { request, result });
+        }
+        ToWorker::Labels {
+            request,
+            max_pixels,
+            data,
+        } => {
+            let result = label_image(&data, max_pixels, analyser)?;
+            say(&FromWorker::Labels { request, result });
         }
         ToWorker::Stills(open) => *stills = Some(Stills::open(open)),
         ToWorker::StillPacket(frame) => {
@@ -144,7 +154,7 @@ fn receive(
 
 fn analyse_image(
     file: &[u8],
-    embed: bool,
+    wanted: Wanted,
     max_pixels: u32,
     analyser: &mut Analyser,
 ) -> Result<Result<ImageAnalysis, ImageError>, EngineError> {
@@ -155,11 +165,31 @@ fn analyse_image(
     let Some(view) = planar.view() else {
         return Ok(Err(ImageError::NotAnImage));
     };
-    let faces = analyser.image(&view, embed)?;
+    let faces = analyser.image(&view, wanted)?;
     Ok(Ok(ImageAnalysis {
         width: planar.width as u32,
         height: planar.height as u32,
         faces,
+    }))
+}
+
+fn label_image(
+    file: &[u8],
+    max_pixels: u32,
+    analyser: &mut Analyser,
+) -> Result<Result<LabelAnalysis, ImageError>, EngineError> {
+    let planar = match image::decode(file, max_pixels, &mut Scaler::new()) {
+        Ok(planar) => planar,
+        Err(error) => return Ok(Err(error)),
+    };
+    let Some(view) = planar.view() else {
+        return Ok(Err(ImageError::NotAnImage));
+    };
+    let objects = analyser.objects(&view)?;
+    Ok(Ok(LabelAnalysis {
+        width: planar.width as u32,
+        height: planar.height as u32,
+        objects,
     }))
 }
 

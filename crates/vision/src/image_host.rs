@@ -7,19 +7,91 @@ use base::AccountId;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::limits::IMAGE_TIMEOUT;
+use crate::limits::{IMAGE_TIMEOUT, MAX_IMAGE_PIXELS};
 use crate::meters::Meters;
+use crate::objects::LabelAnalysis;
 use crate::process::{Failure, Launch, Process};
 use crate::protocol::{FromWorker, ToWorker};
-use crate::types::{ImageAnalysis, ImageError, ImageOptions};
+use crate::types::{Abilities, ImageAnalysis, ImageError, ImageOptions};
 
 const KIND: [&str; 1] = ["image"];
 
-/// An image and where its faces go.
+type Reply<T> = oneshot::Sender<Result<T, ImageError>>;
+
+/// What is looked for in an image, and where it goes.
+pub(crate) enum Look {
+    Faces(ImageOptions, Reply<ImageAnalysis>),
+    Objects(Reply<LabelAnalysis>),
+}
+
+/// An image and what is looked for in it.
 pub(crate) struct ImageRequest {
     pub(crate) image: Bytes,
-    pub(crate) options: ImageOptions,
-    pub(crate) reply: oneshot::Sender<Result<ImageAnalysis, ImageError>>,
+    pub(crate) look: Look,
+}
+
+impl ImageRequest {
+    fn needs(&self) -> Abilities {
+        match &self.look {
+            Look::Faces(options, _) => Abilities {
+                attributes: options.attributes,
+                labels: false,
+            },
+            Look::Objects(_) => Abilities {
+                attributes: false,
+                labels: true,
+            },
+        }
+    }
+
+    fn is_given_up(&self) -> bool {
+        match &self.look {
+            Look::Faces(_, reply) => reply.is_closed(),
+            Look::Objects(reply) => reply.is_closed(),
+        }
+    }
+
+    fn message(&self, request: u32) -> ToWorker {
+        let data = self.image.clone();
+        match &self.look {
+            Look::Faces(options, _) => ToWorker::Image {
+                request,
+                embed: options.embed,
+                attributes: options.attributes,
+                max_pixels: options.max_pixels,
+                data,
+            },
+            Look::Objects(_) => ToWorker::Labels {
+                request,
+                max_pixels: MAX_IMAGE_PIXELS,
+                data,
+            },
+        }
+    }
+
+    fn answer(self, result: Result<Seen, ImageError>) {
+        let other = || ImageError::Worker("the worker answered another question".to_owned());
+        match self.look {
+            Look::Faces(_, reply) => {
+                let _ = reply.send(result.and_then(|seen| match seen {
+                    Seen::Faces(faces) => Ok(faces),
+                    Seen::Objects(_) => Err(other()),
+                }));
+            }
+            Look::Objects(reply) => {
+                let _ = reply.send(result.and_then(|seen| match seen {
+                    Seen::Objects(objects) => Ok(objects),
+                    Seen::Faces(_) => Err(other()),
+                }));
+            }
+        }
+    }
+}
+
+/// What a worker found.
+enum Seen {
+    Faces(ImageAnalysis),
+    Objects(LabelAnalysis),
 }
 
 pub(crate) struct ImageHost {
@@ -46,20 +118,20 @@ impl ImageHost {
                     continue;
                 }
             };
-            if request.reply.is_closed() {
+            if request.is_given_up() {
                 continue;
             }
             number += 1;
             let result = self.analyse(&mut worker, number, &request).await;
             self.count(&result);
-            let _ = request.reply.send(result);
+            request.answer(result);
         }
         if let Some(worker) = worker {
             self.end(worker).await;
         }
     }
 
-    fn count(&self, result: &Result<ImageAnalysis, ImageError>) {
+    fn count(&self, result: &Result<Seen, ImageError>) {
         let label = match result {
             Ok(_) => "analysed",
             Err(ImageError::Worker(_) | ImageError::Busy) => "failed",
@@ -74,16 +146,13 @@ impl ImageHost {
         worker: &mut Option<Process>,
         number: u32,
         request: &ImageRequest,
-    ) -> Result<ImageAnalysis, ImageError> {
+    ) -> Result<Seen, ImageError> {
         let mut last = Failure::Ended;
         for _ in 0..2 {
-            let process = match worker.take() {
-                Some(process) => Ok(process),
-                None => Process::start(&self.launch).await.inspect(|_| {
-                    self.meters.workers.with_label_values(&KIND).inc();
-                }),
-            };
-            let mut process = process.map_err(|failure| ImageError::Worker(failure.to_string()))?;
+            let mut process = self
+                .able(worker.take(), request.needs())
+                .await
+                .map_err(|failure| ImageError::Worker(failure.to_string()))?;
             let asked = tokio::time::timeout(IMAGE_TIMEOUT, ask(&mut process, number, request));
             match asked.await.unwrap_or(Err(Failure::Silent)) {
                 Ok(result) => {
@@ -101,26 +170,33 @@ impl ImageHost {
         Err(ImageError::Worker(last.to_string()))
     }
 
+    /// The worker, if it has loaded what is needed; otherwise a new one that loads that too. A worker opens no file once
+    /// it is ready, and most are never asked for more than faces.
+    async fn able(&self, worker: Option<Process>, needs: Abilities) -> Result<Process, Failure> {
+        let mut abilities = needs;
+        if let Some(worker) = worker {
+            if worker.abilities.and(needs) == worker.abilities {
+                return Ok(worker);
+            }
+            abilities = worker.abilities.and(needs);
+            self.end(worker).await;
+        }
+        Process::start(&self.launch, abilities).await.inspect(|_| {
+            self.meters.workers.with_label_values(&KIND).inc();
+        })
+    }
+
     async fn end(&self, process: Process) {
         self.meters.workers.with_label_values(&KIND).dec();
         process.kill().await;
     }
 }
 
-async fn ask(
-    process: &mut Process,
-    number: u32,
-    request: &ImageRequest,
-) -> Result<Result<ImageAnalysis, ImageError>, Failure> {
-    let message = ToWorker::Image {
-        request: number,
-        embed: request.options.embed,
-        max_pixels: request.options.max_pixels,
-        data: request.image.clone(),
-    };
-    process.outbox.send(&message).await?;
+async fn ask(process: &mut Process, number: u32, request: &ImageRequest) -> Result<Result<Seen, ImageError>, Failure> {
+    process.outbox.send(&request.message(number)).await?;
     match process.inbox.next().await? {
-        FromWorker::Image { request, result } if request == number => Ok(result),
+        FromWorker::Image { request, result } if request == number => Ok(result.map(Seen::Faces)),
+        FromWorker::Labels { request, result } if request == number => Ok(result.map(Seen::Objects)),
         _ => Err(Failure::OutOfTurn),
     }
 }

@@ -11,6 +11,9 @@ pub const IDLE_RETIRE: Duration = Duration::from_secs(300);
 /// Rekognition returns the 100 largest faces of an image (DetectFaces, IndexFaces in the service model).
 pub const MAX_FACES: usize = 100;
 
+/// Objects of an image that are told, surest first: more than any picture of a camera has been seen to hold.
+pub const MAX_OBJECTS: usize = 100;
+
 /// Rekognition's least side of an image in pixels (its guidelines and quotas).
 pub const MIN_IMAGE_SIDE: u32 = 80;
 

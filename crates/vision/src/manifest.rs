@@ -27,6 +27,10 @@ pub struct Manifest {
     /// Further ones, of which the configuration may choose one instead.
     #[serde(skip)]
     embedders: Vec<Embedder>,
+    /// What tells age, expression and the like; absent where the folder was prepared without.
+    pub attributes: Option<AttributeModels>,
+    /// The detector of objects, CenterNet's form with COCO's 80 classes; absent where the folder was prepared without.
+    pub labels: Option<Component>,
 }
 
 /// `added.json`.
@@ -34,6 +38,25 @@ pub struct Manifest {
 struct Added {
     #[serde(default)]
     embedders: Vec<Embedder>,
+}
+
+/// The models of face attributes.
+#[derive(Clone, Debug, Deserialize)]
+pub struct AttributeModels {
+    /// 468 points of a face, MediaPipe's face mesh.
+    pub mesh: Component,
+    /// Lids and iris of an eye, MediaPipe's iris.
+    pub iris: Component,
+    /// HSE-FaceRes.
+    pub age_gender: Component,
+    /// Seven expressions, trained on FER2013.
+    pub emotion: Component,
+}
+
+impl AttributeModels {
+    fn components(&self) -> [&Component; 4] {
+        [&self.mesh, &self.iris, &self.age_gender, &self.emotion]
+    }
 }
 
 /// A file of the folder.
@@ -158,7 +181,15 @@ impl Manifest {
         if self.embedder.length > MAX_EMBEDDING {
             return Err(format!("vectors of {} numbers are not possible", self.embedder.length));
         }
-        for component in [&self.engine, &self.detector, &self.embedder.component] {
+        let more = self
+            .attributes
+            .iter()
+            .flat_map(AttributeModels::components)
+            .chain(&self.labels);
+        for component in [&self.engine, &self.detector, &self.embedder.component]
+            .into_iter()
+            .chain(more)
+        {
             let plain = component.file.components().count() == 1 && component.file.file_name().is_some();
             if !plain || !folder.join(&component.file).is_file() {
                 return Err(format!("{} is not a file of the folder", component.file.display()));

@@ -10,10 +10,11 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::film::{FilmError, FilmReader, FilmSource, Films};
-use crate::image_host::{ImageHost, ImageRequest};
+use crate::image_host::{ImageHost, ImageRequest, Look};
 use crate::limits::{DETECTOR_SIDES, IMAGE_QUEUE, MAX_CODEC_PRIVATE_BYTES, MAX_IMAGE_BYTES, STILLS_QUEUE};
 use crate::manifest::Manifest;
 use crate::meters::Meters;
+use crate::objects::LabelAnalysis;
 use crate::process::Launch;
 use crate::still_host::{StillHost, StillsJob};
 use crate::types::*;
@@ -35,6 +36,8 @@ struct Inner {
     meters: Arc<Meters>,
     clock: Arc<dyn Clock>,
     model_version: String,
+    abilities: Abilities,
+    label_model: Option<String>,
     hosts: Mutex<Hosts>,
 }
 
@@ -88,6 +91,11 @@ impl VisionPool {
             films: Films::default(),
             meters: Arc::new(Meters::new(metrics)?),
             clock,
+            abilities: Abilities {
+                attributes: manifest.attributes.is_some(),
+                labels: manifest.labels.is_some(),
+            },
+            label_model: manifest.labels.map(|labels| labels.id),
             model_version: manifest.embedder.component.id,
             hosts: Mutex::default(),
         };
@@ -98,6 +106,16 @@ impl VisionPool {
     /// versions must never be compared.
     pub fn model_version(&self) -> String {
         self.inner.model_version.clone()
+    }
+
+    /// Which models beyond those of faces were prepared.
+    pub fn abilities(&self) -> Abilities {
+        self.inner.abilities
+    }
+
+    /// The id of the model of objects.
+    pub fn label_model(&self) -> Option<String> {
+        self.inner.label_model.clone()
     }
 
     /// How many numbers a vector has: 128 for SFace.
@@ -111,13 +129,37 @@ impl VisionPool {
         &self,
         account: AccountId,
         image: Bytes,
-        options: ImageOptions,
+        mut options: ImageOptions,
     ) -> Result<ImageAnalysis, ImageError> {
+        options.attributes &= self.inner.abilities.attributes;
+        self.look(account, image, |reply| Look::Faces(options, reply)).await
+    }
+
+    /// Finds the objects of a JPEG or PNG image, in a worker process of `account`. EXIF rotation is applied first.
+    /// Dropping the future gives the request up. Needs [`Abilities::labels`].
+    pub async fn label_image(&self, account: AccountId, image: Bytes) -> Result<LabelAnalysis, ImageError> {
+        if !self.inner.abilities.labels {
+            return Err(ImageError::Worker(
+                "the models were prepared without that of objects".to_owned(),
+            ));
+        }
+        self.look(account, image, Look::Objects).await
+    }
+
+    async fn look<T>(
+        &self,
+        account: AccountId,
+        image: Bytes,
+        look: impl FnOnce(oneshot::Sender<Result<T, ImageError>>) -> Look,
+    ) -> Result<T, ImageError> {
         if image.len() > MAX_IMAGE_BYTES {
             return Err(ImageError::TooLarge { width: 0, height: 0 });
         }
         let (reply, answer) = oneshot::channel();
-        let mut request = ImageRequest { image, options, reply };
+        let mut request = ImageRequest {
+            image,
+            look: look(reply),
+        };
         // A host may retire between being found and being asked; the second time a new one is found.
         for _ in 0..2 {
             let host = Inner::image_host(&self.inner, account).ok_or(ImageError::Busy)?;

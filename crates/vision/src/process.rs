@@ -10,6 +10,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use crate::limits::{READY_TIMEOUT, STDERR_LINES};
 use crate::protocol::{FromWorker, MAX_FROM_WORKER, ProtocolError, ToWorker, VERSION, length};
 use crate::schedule::UnknownFrame;
+use crate::types::Abilities;
 
 /// Why a worker is no more.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +49,8 @@ pub(crate) struct Launch {
 /// A worker that is ready. Dropping it kills the process.
 pub(crate) struct Process {
     child: Child,
+    /// What it has loaded beside the models of faces.
+    pub(crate) abilities: Abilities,
     pub(crate) outbox: Outbox,
     pub(crate) inbox: Inbox,
 }
@@ -55,23 +58,30 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a worker and waits until it has locked itself down. It inherits no variable, no file but its three
     /// streams, and no working directory; it drops root by itself once it has read its models.
-    pub(crate) async fn start(launch: &Launch) -> Result<Process, Failure> {
+    pub(crate) async fn start(launch: &Launch, abilities: Abilities) -> Result<Process, Failure> {
         let mut command = Command::new(&launch.worker);
         if launch.background {
             command.arg("--background");
         }
         command.arg(&launch.models).arg(&launch.embedder);
-        Process::run(launch, command, launch.embedding_len).await
+        command.args(abilities.attributes.then_some("--attributes"));
+        command.args(abilities.labels.then_some("--labels"));
+        Process::run(launch, command, abilities, launch.embedding_len).await
     }
 
     /// Starts a worker that takes films apart: it loads no models and goes after everything else.
     pub(crate) async fn start_demuxer(launch: &Launch) -> Result<Process, Failure> {
         let mut command = Command::new(&launch.worker);
         command.args(["--background", "--film"]);
-        Process::run(launch, command, 0).await
+        Process::run(launch, command, Abilities::default(), 0).await
     }
 
-    async fn run(launch: &Launch, mut command: Command, expected_len: usize) -> Result<Process, Failure> {
+    async fn run(
+        launch: &Launch,
+        mut command: Command,
+        abilities: Abilities,
+        expected_len: usize,
+    ) -> Result<Process, Failure> {
         let mut child = command
             .env_clear()
             .current_dir("/")
@@ -88,6 +98,7 @@ impl Process {
         tokio::spawn(pass_on_complaints(stderr, child.id()));
         let mut process = Process {
             child,
+            abilities,
             outbox: Outbox {
                 stdin,
                 head: Vec::new(),

@@ -12,7 +12,7 @@ use crate::limits::{MAX_FRAME_BYTES, STILLS_TIMEOUT};
 use crate::meters::Meters;
 use crate::process::{Failure, Inbox, Launch, Outbox, Process};
 use crate::protocol::{FromWorker, OpenStills, StillFrame, ToWorker};
-use crate::types::{StillError, StillsError, StillsRequest};
+use crate::types::{Abilities, StillError, StillsError, StillsRequest};
 
 const KIND: [&str; 1] = ["stills"];
 
@@ -97,7 +97,7 @@ impl StillHost {
             let process = match &mut *worker {
                 Some(process) => process,
                 none => {
-                    let started = Process::start(&self.launch).await;
+                    let started = Process::start(&self.launch, Abilities::default()).await;
                     let started = started.map_err(|failure| StillsError::Worker(failure.to_string()))?;
                     self.meters.workers.with_label_values(&KIND).inc();
                     none.insert(started)

@@ -141,6 +141,84 @@ pub struct Face {
     /// Unit length, [`crate::VisionPool::embedding_len`] numbers. For a tracked face the fused vector of its track so
     /// far. `None` when not asked for, and for a track whose faces have all been too poor to be embedded.
     pub embedding: Option<Vec<f32>>,
+    /// What else can be told of it; `None` when not asked for, and where no model for it was prepared.
+    pub attributes: Option<Box<FaceAttributes>>,
+}
+
+/// What the models of attributes say of a face.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FaceAttributes {
+    /// Years, calibrated (docs/reference/accuracy.md).
+    pub age: f32,
+    /// 0, surely a woman, to 1, surely a man.
+    pub male: f32,
+    /// Shares of the expressions in the order of [`EMOTIONS`]; their sum is 1.
+    pub emotions: [f32; 7],
+    /// What takes the face's mesh; `None` where it does not fit: profiles, and faces that are mostly hidden.
+    pub mesh: Option<FaceMesh>,
+}
+
+/// Expressions, by Rekognition's `EmotionName`, in the order of the model.
+pub const EMOTIONS: [&str; 7] = ["ANGRY", "DISGUSTED", "FEAR", "HAPPY", "SAD", "SURPRISED", "CALM"];
+
+/// What the mesh of a face tells.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FaceMesh {
+    /// In the order of [`MESH_LANDMARKS`].
+    pub points: [Point; MESH_LANDMARKS.len()],
+    /// How surely both eyes are open, 0 to 1.
+    pub eyes_open: f32,
+    /// How surely the lips are apart, 0 to 1.
+    pub mouth_open: f32,
+}
+
+/// The landmarks beyond the detector's five, by Rekognition's `LandmarkType`. Left is the picture's left.
+pub const MESH_LANDMARKS: [&str; 25] = [
+    "leftEyeBrowLeft",
+    "leftEyeBrowRight",
+    "leftEyeBrowUp",
+    "rightEyeBrowLeft",
+    "rightEyeBrowRight",
+    "rightEyeBrowUp",
+    "leftEyeLeft",
+    "leftEyeRight",
+    "leftEyeUp",
+    "leftEyeDown",
+    "rightEyeLeft",
+    "rightEyeRight",
+    "rightEyeUp",
+    "rightEyeDown",
+    "noseLeft",
+    "noseRight",
+    "mouthUp",
+    "mouthDown",
+    "leftPupil",
+    "rightPupil",
+    "upperJawlineLeft",
+    "midJawlineLeft",
+    "chinBottom",
+    "midJawlineRight",
+    "upperJawlineRight",
+];
+
+/// Which models beyond those of faces a folder has, or a worker has loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// [`Face::attributes`].
+    pub attributes: bool,
+    /// Objects.
+    pub labels: bool,
+}
+
+impl Abilities {
+    /// Both ones' together.
+    #[must_use]
+    pub fn and(self, other: Abilities) -> Abilities {
+        Abilities {
+            attributes: self.attributes || other.attributes,
+            labels: self.labels || other.labels,
+        }
+    }
 }
 
 /// What an image request wants.
@@ -148,6 +226,8 @@ pub struct Face {
 pub struct ImageOptions {
     /// Also compute each face's vector.
     pub embed: bool,
+    /// Also tell each face's attributes, where their models were prepared.
+    pub attributes: bool,
     /// Refuse pictures of more pixels than this before decoding them.
     pub max_pixels: u32,
 }
@@ -156,6 +236,7 @@ impl Default for ImageOptions {
     fn default() -> Self {
         ImageOptions {
             embed: true,
+            attributes: false,
             max_pixels: crate::limits::MAX_IMAGE_PIXELS,
         }
     }

@@ -455,7 +455,7 @@ fn vision_messages() {
     };
     let from_worker = [
         FromWorker::Ready {
-            version: 2,
+            version: 3,
             embedding_len: 128,
             lockdown: "seccomp".to_owned(),
         },

@@ -300,6 +300,7 @@ mod tests {
             track_id: Some(4),
             embedding_revision: 1,
             embedding: None,
+            attributes: None,
         }
     }
 

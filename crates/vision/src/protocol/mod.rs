@@ -25,6 +25,7 @@ use bytes::Bytes;
 
 use crate::film::{FilmFault, FilmFrame, FilmInfo};
 use crate::limits::{MAX_FACES, MAX_FRAME_BYTES, MAX_IMAGE_BYTES, MAX_STILL_BYTES};
+use crate::objects::LabelAnalysis;
 use crate::types::{Codec, ImageAnalysis, ImageError, SkipReason, StillError, StillFormat};
 
 mod film;
@@ -32,7 +33,7 @@ mod read;
 mod write;
 
 /// Raised when a message changes its meaning; a worker of another version is refused.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Longest message to a worker, without its length.
 pub const MAX_TO_WORKER: usize = if MAX_FRAME_BYTES > MAX_IMAGE_BYTES {
@@ -41,8 +42,8 @@ pub const MAX_TO_WORKER: usize = if MAX_FRAME_BYTES > MAX_IMAGE_BYTES {
     MAX_IMAGE_BYTES + 64
 };
 
-/// Longest picture of a message: 100 faces with vectors of 1,024 numbers.
-const MAX_PICTURE: usize = 1024 + MAX_FACES * (128 + 4 * MAX_EMBEDDING);
+/// Longest picture of a message: 100 faces with attributes and vectors of 1,024 numbers.
+const MAX_PICTURE: usize = 1024 + MAX_FACES * (512 + 4 * MAX_EMBEDDING);
 
 /// Longest message from a worker.
 pub const MAX_FROM_WORKER: usize = {
@@ -159,6 +160,17 @@ pub enum ToWorker {
         request: u32,
         /// With vectors.
         embed: bool,
+        /// With attributes; the worker was started with their models.
+        attributes: bool,
+        /// Refuse larger ones.
+        max_pixels: u32,
+        /// The file.
+        data: Bytes,
+    },
+    /// Find the objects of an image; the worker was started with their model.
+    Labels {
+        /// The server's number for the request.
+        request: u32,
         /// Refuse larger ones.
         max_pixels: u32,
         /// The file.
@@ -235,6 +247,13 @@ pub enum FromWorker {
         request: u32,
         /// The faces, or what is wrong with the image.
         result: Result<ImageAnalysis, ImageError>,
+    },
+    /// The answer to [`ToWorker::Labels`].
+    Labels {
+        /// Which.
+        request: u32,
+        /// The objects, or what is wrong with the image.
+        result: Result<LabelAnalysis, ImageError>,
     },
     /// The image of a [`StillFrame::wanted`] frame.
     Still {

@@ -3,10 +3,11 @@
 use bytes::Bytes;
 
 use super::{FromWorker, MAX_EMBEDDING, OpenSession, OpenStills, Packet, ProtocolError, StillFrame, ToWorker};
-use crate::limits::{MAX_FACES, MAX_STILL_BYTES};
+use crate::limits::{MAX_FACES, MAX_OBJECTS, MAX_STILL_BYTES};
+use crate::objects::{DetectedObject, LabelAnalysis, OBJECT_CLASSES};
 use crate::types::{
-    BoundingBox, Codec, Face, ImageAnalysis, ImageError, Landmarks, Point, Pose, Quality, SkipReason, StillError,
-    StillFormat,
+    BoundingBox, Codec, Face, FaceAttributes, FaceMesh, ImageAnalysis, ImageError, Landmarks, MESH_LANDMARKS, Point,
+    Pose, Quality, SkipReason, StillError, StillFormat,
 };
 
 impl ToWorker {
@@ -52,6 +53,7 @@ impl ToWorker {
             6 => ToWorker::Image {
                 request: fields.u32()?,
                 embed: fields.bool()?,
+                attributes: fields.bool()?,
                 max_pixels: fields.u32()?,
                 data: fields.rest(message),
             },
@@ -79,6 +81,11 @@ impl ToWorker {
                 })
             }
             9 => ToWorker::EndOfStills { request: fields.u32()? },
+            10 => ToWorker::Labels {
+                request: fields.u32()?,
+                max_pixels: fields.u32()?,
+                data: fields.rest(message),
+            },
             40 => ToWorker::Film { size: fields.u64()? },
             41 => ToWorker::FilmBytes {
                 data: fields.rest(message),
@@ -131,6 +138,10 @@ impl FromWorker {
                 },
             },
             8 => FromWorker::StillsDone { request: fields.u32()? },
+            9 => FromWorker::Labels {
+                request: fields.u32()?,
+                result: fields.label_result()?,
+            },
             40..=43 => super::film::decode(&mut fields)?,
             other => return Err(ProtocolError::UnknownKind(other)),
         };
@@ -271,13 +282,17 @@ impl<'a> Fields<'a> {
         })
     }
 
-    fn face(&mut self) -> Result<Face, ProtocolError> {
-        let bounding_box = BoundingBox {
+    fn bounding_box(&mut self) -> Result<BoundingBox, ProtocolError> {
+        Ok(BoundingBox {
             left: self.finite()?,
             top: self.finite()?,
             width: self.finite()?,
             height: self.finite()?,
-        };
+        })
+    }
+
+    fn face(&mut self) -> Result<Face, ProtocolError> {
+        let bounding_box = self.bounding_box()?;
         let confidence = self.finite()?;
         let landmarks = Landmarks {
             eye_left: self.point()?,
@@ -302,6 +317,7 @@ impl<'a> Fields<'a> {
             return Err(ProtocolError::BadValue(self.kind));
         }
         let embedding = (0..length).map(|_| self.finite()).collect::<Result<Vec<f32>, _>>()?;
+        let attributes = self.attributes()?;
         Ok(Face {
             bounding_box,
             confidence,
@@ -311,25 +327,88 @@ impl<'a> Fields<'a> {
             track_id,
             embedding_revision,
             embedding: Some(embedding).filter(|e| !e.is_empty()),
+            attributes,
+        })
+    }
+
+    fn attributes(&mut self) -> Result<Option<Box<FaceAttributes>>, ProtocolError> {
+        let [told, meshed, _] = self.flags()?;
+        if !told {
+            return Ok(None);
+        }
+        let (age, male) = (self.finite()?, self.finite()?);
+        let mut emotions = [0.0; 7];
+        for share in &mut emotions {
+            *share = self.finite()?;
+        }
+        let mesh = if meshed { Some(self.mesh()?) } else { None };
+        Ok(Some(Box::new(FaceAttributes {
+            age,
+            male,
+            emotions,
+            mesh,
+        })))
+    }
+
+    fn mesh(&mut self) -> Result<FaceMesh, ProtocolError> {
+        let mut points = [Point::default(); MESH_LANDMARKS.len()];
+        for point in &mut points {
+            *point = self.point()?;
+        }
+        Ok(FaceMesh {
+            points,
+            eyes_open: self.finite()?,
+            mouth_open: self.finite()?,
         })
     }
 
     fn image_result(&mut self) -> Result<Result<ImageAnalysis, ImageError>, ProtocolError> {
-        let code = self.u8()?;
-        if code == 0 {
-            return self.picture().map(Ok);
+        match self.u8()? {
+            0 => self.picture().map(Ok),
+            code => self.image_error(code).map(Err),
         }
+    }
+
+    fn label_result(&mut self) -> Result<Result<LabelAnalysis, ImageError>, ProtocolError> {
+        match self.u8()? {
+            0 => self.objects().map(Ok),
+            code => self.image_error(code).map(Err),
+        }
+    }
+
+    fn objects(&mut self) -> Result<LabelAnalysis, ProtocolError> {
+        let (width, height, count) = (self.u32()?, self.u32()?, usize::from(self.u8()?));
+        if count > MAX_OBJECTS {
+            return Err(ProtocolError::BadValue(self.kind));
+        }
+        let objects = (0..count).map(|_| self.object()).collect::<Result<_, _>>()?;
+        Ok(LabelAnalysis { width, height, objects })
+    }
+
+    fn object(&mut self) -> Result<DetectedObject, ProtocolError> {
+        let class = self.u8()?;
+        if usize::from(class) >= OBJECT_CLASSES.len() {
+            return Err(ProtocolError::BadValue(self.kind));
+        }
+        Ok(DetectedObject {
+            class,
+            confidence: self.finite()?,
+            bounding_box: self.bounding_box()?,
+        })
+    }
+
+    fn image_error(&mut self, code: u8) -> Result<ImageError, ProtocolError> {
         if code == 6 {
-            return Ok(Err(ImageError::Worker(self.text())));
+            return Ok(ImageError::Worker(self.text()));
         }
         let (width, height) = (self.u32()?, self.u32()?);
-        Ok(Err(match code {
+        Ok(match code {
             1 => ImageError::NotAnImage,
             2 => ImageError::UnsupportedFormat,
             3 => ImageError::TooLarge { width, height },
             4 => ImageError::TooSmall { width, height },
             5 => ImageError::Busy,
             _ => return Err(ProtocolError::BadValue(self.kind)),
-        }))
+        })
     }
 }

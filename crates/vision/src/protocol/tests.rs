@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::film::ColorRange;
 use crate::limits::{MAX_FACES, MAX_FILM_TIME_MS, MAX_STILL_BYTES};
-use crate::types::{BoundingBox, Face, Landmarks, Point, Pose, Quality};
+use crate::objects::{DetectedObject, LabelAnalysis};
+use crate::types::{BoundingBox, Face, FaceAttributes, FaceMesh, Landmarks, Point, Pose, Quality};
 
 fn sent(message: &ToWorker) -> Bytes {
     let mut head = Vec::new();
@@ -24,10 +25,38 @@ fn answered(message: &FromWorker) -> Vec<u8> {
     body.to_vec()
 }
 
+fn any_box() -> impl Strategy<Value = BoundingBox> {
+    [-1.0f32..2.0, -1.0f32..2.0, 0.0f32..2.0, 0.0f32..2.0].prop_map(|[left, top, width, height]| BoundingBox {
+        left,
+        top,
+        width,
+        height,
+    })
+}
+
+fn any_attributes() -> impl Strategy<Value = FaceAttributes> {
+    let numbers = proptest::collection::vec(-2.0f32..2.0, 61);
+    (numbers, any::<bool>()).prop_map(|(n, meshed)| FaceAttributes {
+        age: n[0],
+        male: n[1],
+        emotions: std::array::from_fn(|i| n[2 + i]),
+        mesh: meshed.then(|| FaceMesh {
+            points: std::array::from_fn(|i| Point {
+                x: n[9 + 2 * i],
+                y: n[10 + 2 * i],
+            }),
+            eyes_open: n[59],
+            mouth_open: n[60],
+        }),
+    })
+}
+
 fn any_face() -> impl Strategy<Value = Face> {
     let numbers = proptest::collection::vec(-2.0f32..2.0, 20);
     let embedding = proptest::option::of(proptest::collection::vec(-1.0f32..1.0, 1..200));
-    (numbers, embedding, proptest::option::of(1u64..), any::<u32>()).prop_map(|(n, embedding, track_id, revision)| {
+    let attributes = proptest::option::of(any_attributes());
+    let rest = (proptest::option::of(1u64..), any::<u32>(), attributes);
+    (numbers, embedding, rest).prop_map(|(n, embedding, (track_id, revision, attributes))| {
         let point = |i: usize| Point { x: n[i], y: n[i + 1] };
         Face {
             bounding_box: BoundingBox {
@@ -56,6 +85,7 @@ fn any_face() -> impl Strategy<Value = Face> {
             track_id,
             embedding_revision: revision,
             embedding,
+            attributes: attributes.map(Box::new),
         }
     })
 }
@@ -88,6 +118,20 @@ proptest! {
         let picture = ImageAnalysis { width, height, faces };
         let message = FromWorker::Analysed { session, id, time_ms, picture };
         prop_assert_eq!(FromWorker::decode(&answered(&message)), Ok(message));
+    }
+
+    #[test]
+    fn objects_reach_the_server_as_they_were_found(
+        request: u32, width: u32, height: u32, found in proptest::collection::vec((0u8..80, any_box()), 0..100)
+    ) {
+        let object = |(class, bounding_box)| DetectedObject { class, confidence: 61.5, bounding_box };
+        let objects = found.into_iter().map(object).collect();
+        let message = FromWorker::Labels { request, result: Ok(LabelAnalysis { width, height, objects }) };
+        prop_assert_eq!(FromWorker::decode(&answered(&message)), Ok(message));
+        let message = FromWorker::Labels { request, result: Err(ImageError::TooLarge { width, height }) };
+        prop_assert_eq!(FromWorker::decode(&answered(&message)), Ok(message));
+        let message = ToWorker::Labels { request, max_pixels: width, data: Bytes::from_static(b"file") };
+        prop_assert_eq!(ToWorker::decode(&sent(&message)), Ok(message));
     }
 
     #[test]
@@ -160,6 +204,14 @@ proptest! {
 fn the_largest_answer_stays_within_the_bound() {
     let face = Face {
         embedding: Some(vec![0.5; MAX_EMBEDDING]),
+        attributes: Some(Box::new(FaceAttributes {
+            mesh: Some(FaceMesh {
+                points: Default::default(),
+                eyes_open: 1.0,
+                mouth_open: 0.0,
+            }),
+            ..FaceAttributes::default()
+        })),
         ..Face::default()
     };
     let picture = ImageAnalysis {
@@ -257,6 +309,24 @@ fn a_film_of_a_compromised_worker_with_impossible_times_or_turns_is_refused() {
         FromWorker::decode(&answered(&message)),
         Err(ProtocolError::BadValue(41))
     );
+}
+
+#[test]
+fn an_object_of_no_known_class_of_a_compromised_worker_is_refused() {
+    let objects = vec![DetectedObject {
+        class: 80,
+        ..DetectedObject::default()
+    }];
+    let analysis = LabelAnalysis {
+        width: 1,
+        height: 1,
+        objects,
+    };
+    let message = FromWorker::Labels {
+        request: 1,
+        result: Ok(analysis),
+    };
+    assert_eq!(FromWorker::decode(&answered(&message)), Err(ProtocolError::BadValue(9)));
 }
 
 #[test]

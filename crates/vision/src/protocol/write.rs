@@ -1,8 +1,9 @@
 //! Messages to bytes.
 
 use super::{FromWorker, MAX_EMBEDDING, ToWorker};
-use crate::limits::MAX_FACES;
-use crate::types::{Codec, Face, ImageAnalysis, ImageError, SkipReason, StillError, StillFormat};
+use crate::limits::{MAX_FACES, MAX_OBJECTS};
+use crate::objects::LabelAnalysis;
+use crate::types::{Codec, Face, FaceAttributes, ImageAnalysis, ImageError, SkipReason, StillError, StillFormat};
 
 impl ToWorker {
     /// Writes all but the trailing byte string into `head` (cleared first), and returns that string: two writes, no copy.
@@ -47,12 +48,14 @@ impl ToWorker {
             ToWorker::Image {
                 request,
                 embed,
+                attributes,
                 max_pixels,
                 data,
             } => {
                 head.push(6);
                 put_u32(head, *request);
                 head.push(u8::from(*embed));
+                head.push(u8::from(*attributes));
                 put_u32(head, *max_pixels);
                 data
             }
@@ -75,6 +78,16 @@ impl ToWorker {
                 put_u32(head, frame.number);
                 head.push(flags([frame.fresh, frame.wanted, false]));
                 &frame.data
+            }
+            ToWorker::Labels {
+                request,
+                max_pixels,
+                data,
+            } => {
+                head.push(10);
+                put_u32(head, *request);
+                put_u32(head, *max_pixels);
+                data
             }
             ToWorker::EndOfStills { request } => {
                 head.push(9);
@@ -142,7 +155,24 @@ impl FromWorker {
             FromWorker::Image { request, result } => {
                 out.push(6);
                 put_u32(out, *request);
-                put_image_result(out, result);
+                match result {
+                    Ok(picture) => {
+                        out.push(0);
+                        put_picture(out, picture);
+                    }
+                    Err(error) => put_image_error(out, error),
+                }
+            }
+            FromWorker::Labels { request, result } => {
+                out.push(9);
+                put_u32(out, *request);
+                match result {
+                    Ok(analysis) => {
+                        out.push(0);
+                        put_objects(out, analysis);
+                    }
+                    Err(error) => put_image_error(out, error),
+                }
             }
             FromWorker::Still {
                 request,
@@ -245,20 +275,49 @@ fn put_face(out: &mut Vec<u8>, face: &Face) {
     for value in embedding {
         put_f32(out, *value);
     }
+    put_attributes(out, face.attributes.as_deref());
 }
 
-fn put_image_result(out: &mut Vec<u8>, result: &Result<ImageAnalysis, ImageError>) {
-    let (code, width, height) = match result {
-        Ok(picture) => {
-            out.push(0);
-            return put_picture(out, picture);
+fn put_attributes(out: &mut Vec<u8>, attributes: Option<&FaceAttributes>) {
+    let mesh = attributes.and_then(|attributes| attributes.mesh.as_ref());
+    out.push(flags([attributes.is_some(), mesh.is_some(), false]));
+    let Some(attributes) = attributes else { return };
+    put_f32(out, attributes.age);
+    put_f32(out, attributes.male);
+    for share in attributes.emotions {
+        put_f32(out, share);
+    }
+    let Some(mesh) = mesh else { return };
+    for point in mesh.points {
+        put_f32(out, point.x);
+        put_f32(out, point.y);
+    }
+    put_f32(out, mesh.eyes_open);
+    put_f32(out, mesh.mouth_open);
+}
+
+fn put_objects(out: &mut Vec<u8>, analysis: &LabelAnalysis) {
+    put_u32(out, analysis.width);
+    put_u32(out, analysis.height);
+    let objects = analysis.objects.get(..MAX_OBJECTS).unwrap_or(&analysis.objects);
+    out.push(objects.len() as u8);
+    for object in objects {
+        out.push(object.class);
+        let b = object.bounding_box;
+        for value in [object.confidence, b.left, b.top, b.width, b.height] {
+            put_f32(out, value);
         }
-        Err(ImageError::NotAnImage) => (1, 0, 0),
-        Err(ImageError::UnsupportedFormat) => (2, 0, 0),
-        Err(ImageError::TooLarge { width, height }) => (3, *width, *height),
-        Err(ImageError::TooSmall { width, height }) => (4, *width, *height),
-        Err(ImageError::Busy) => (5, 0, 0),
-        Err(ImageError::Worker(text)) => {
+    }
+}
+
+fn put_image_error(out: &mut Vec<u8>, error: &ImageError) {
+    let (code, width, height) = match error {
+        ImageError::NotAnImage => (1, 0, 0),
+        ImageError::UnsupportedFormat => (2, 0, 0),
+        ImageError::TooLarge { width, height } => (3, *width, *height),
+        ImageError::TooSmall { width, height } => (4, *width, *height),
+        ImageError::Busy => (5, 0, 0),
+        ImageError::Worker(text) => {
             out.push(6);
             return out.extend(text.bytes().take(512));
         }

@@ -738,11 +738,6 @@ pub static REASONS: &[(&str, &str, &str)] = &[
     ),
     (
         "rekognition",
-        "DetectLabels",
-        "there is no model for objects and scenes yet",
-    ),
-    (
-        "rekognition",
         "DetectModerationLabels",
         "there is no model for unsafe content",
     ),
