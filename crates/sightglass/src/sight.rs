@@ -13,8 +13,7 @@ use rekognition::ports::{Film, Vision, VisionSession};
 use video_streams::ports::{self, NotDecodable, StillCodec, StillsJob};
 use vision::{
     Abilities, Codec, FilmError, FilmSource, ImageAnalysis, ImageError, ImageOptions, LabelAnalysis, OpenError,
-    SessionConfig, StartError,
-    StillsError, StillsRequest, VisionConfig, VisionPool,
+    SessionConfig, StartError, StillsError, StillsRequest, VisionConfig, VisionPool,
 };
 
 use crate::config::VisionSettings;
