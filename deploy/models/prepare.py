@@ -137,10 +137,10 @@ def more_models(folder, entry):
         "attributes": {
             "mesh": of("facemesh.onnx", licence="Apache-2.0", origin="google/mediapipe, face mesh"),
             "iris": of("iris.onnx", licence="Apache-2.0", origin="google/mediapipe, iris"),
-            "age_gender": of("faceres.onnx", licence="MIT", origin="HSE-asavchenko/HSE_FaceRec_tf"),
+            "age_gender": of("faceres.onnx", licence="MIT", origin="HSE-asavchenko/HSE_FaceRec_tf, whose licence was not found"),
             "emotion": of("emotion.onnx", licence="MIT", origin="oarriaga/face_classification, FER2013"),
         },
-        "labels": of("centernet.onnx", licence="MIT", origin="610265158/mobilenetv3_centernet, COCO"),
+        "labels": of("centernet.onnx", licence="MIT", origin="610265158/mobilenetv3_centernet, COCO; it states no licence"),
     }
 
 

@@ -16,7 +16,10 @@ use bytes::{Bytes, BytesMut};
 use fuzz_targets::{ACCESS_KEY_ID, NOW_MS, SECRET};
 use matroska::{Track, TrackKind, Video, writer};
 use vision::protocol::{FromWorker, OpenSession, Packet, ToWorker};
-use vision::{Codec, ColorRange, Face, FilmFault, FilmFrame, FilmInfo, ImageAnalysis, ImageError};
+use vision::{
+    Codec, ColorRange, DetectedObject, Face, FaceAttributes, FaceMesh, FilmFault, FilmFrame, FilmInfo, ImageAnalysis,
+    ImageError, LabelAnalysis,
+};
 
 #[path = "../../../crates/matroska/tests/common/generate.rs"]
 mod generate;
@@ -416,6 +419,18 @@ fn vision_messages() {
             silent: false,
             data: data.clone(),
         }),
+        ToWorker::Image {
+            request: 4,
+            embed: true,
+            attributes: true,
+            max_pixels: 40_000_000,
+            data: data.clone(),
+        },
+        ToWorker::Labels {
+            request: 6,
+            max_pixels: 40_000_000,
+            data: data.clone(),
+        },
         ToWorker::Film { size: 1 << 33 },
         ToWorker::FilmBytes { data: data.clone() },
     ];
@@ -429,6 +444,15 @@ fn vision_messages() {
         confidence: 97.5,
         track_id: Some(3),
         embedding: Some(vec![0.25; 4]),
+        attributes: Some(Box::new(FaceAttributes {
+            age: 40.0,
+            mesh: Some(FaceMesh {
+                points: Default::default(),
+                eyes_open: 1.0,
+                mouth_open: 0.0,
+            }),
+            ..FaceAttributes::default()
+        })),
         ..Face::default()
     };
     let picture = ImageAnalysis {
@@ -477,6 +501,14 @@ fn vision_messages() {
             request: 5,
             number: 1,
             result: Ok(data),
+        },
+        FromWorker::Labels {
+            request: 6,
+            result: Ok(LabelAnalysis {
+                width: 1280,
+                height: 720,
+                objects: vec![DetectedObject::default(); 2],
+            }),
         },
         FromWorker::FilmWants {
             offset: 4096,
