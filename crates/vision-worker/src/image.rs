@@ -1,7 +1,9 @@
 //! Still images: what a file is and how large, before a decoder sees it; then its pixels, upright.
 
+use std::borrow::Cow;
+
 use vision::ImageError;
-use vision::limits::{MAX_IMAGE_BYTES, MAX_IMAGE_SIDE, MIN_IMAGE_SIDE};
+use vision::limits::{MAX_IMAGE_BYTES, MAX_IMAGE_SIDE, MAX_JPEG_SCANS, MIN_IMAGE_SIDE};
 
 use crate::codec::{Decoder, Format, Planar, Scaler};
 
@@ -19,6 +21,9 @@ pub struct Header {
 }
 
 const PNG_SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
+
+/// The chunks of a PNG that its pixels are made of.
+const PNG_PIXELS: [&[u8]; 5] = [b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"];
 
 /// Beginnings of other image formats: GIF, TIFF, BMP, WebP, HEIF and AVIF, JPEG XL, JPEG 2000.
 const OTHERS: [(usize, &[u8]); 9] = [
@@ -166,6 +171,34 @@ fn exif_orientation(tiff: &[u8]) -> Option<u8> {
     None
 }
 
+/// What the decoder gets to see of a file; `None` where it would work on it for hours.
+fn pixels_alone(file: &[u8], format: Format) -> Option<Cow<'_, [u8]>> {
+    if format == Format::Png {
+        return Some(Cow::Owned(png_pixels(file)));
+    }
+    // Within a scan's own data such a pair cannot occur; in a thumbnail it may, twice or thrice.
+    let scans = file.windows(2).filter(|pair| *pair == [0xff, 0xda]).count();
+    (scans <= MAX_JPEG_SCANS).then_some(Cow::Borrowed(file))
+}
+
+/// A PNG without the chunks that are not needed for its pixels. Texts and profiles among them may be packed a thousand
+/// times smaller than they are, and the decoder would unpack them, whatever they hold.
+fn png_pixels(file: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(file.len());
+    kept.extend_from_slice(PNG_SIGNATURE);
+    let mut at = PNG_SIGNATURE.len();
+    while let Some(chunk) = file.get(at..)
+        && let (Some(length), Some(kind)) = (be32(chunk), chunk.get(4..8))
+    {
+        let end = at.saturating_add(length as usize).saturating_add(12).min(file.len());
+        if PNG_PIXELS.contains(&kind) {
+            kept.extend_from_slice(file.get(at..end).unwrap_or_default());
+        }
+        at = end;
+    }
+    kept
+}
+
 /// The pixels of a file, upright.
 pub fn decode(file: &[u8], max_pixels: u32, scaler: &mut Scaler) -> Result<Planar, ImageError> {
     let header = header(file)?;
@@ -179,7 +212,8 @@ pub fn decode(file: &[u8], max_pixels: u32, scaler: &mut Scaler) -> Result<Plana
     }
     let unreadable = |_| ImageError::NotAnImage;
     let mut decoder = Decoder::open(header.format, &[], max_pixels).map_err(unreadable)?;
-    decoder.send(file, 0, true).map_err(unreadable)?;
+    let seen = pixels_alone(file, header.format).ok_or(ImageError::NotAnImage)?;
+    decoder.send(&seen, 0, true).map_err(unreadable)?;
     decoder.finish();
     let picture = decoder.receive().map_err(unreadable)?.ok_or(ImageError::NotAnImage)?;
     if (picture.width(), picture.height()) != (width, height) {
@@ -259,6 +293,39 @@ mod tests {
         assert!(matches!(refused(79, 4_000), ImageError::TooSmall { width: 79, .. }));
         assert!(matches!(refused(1, 1), ImageError::TooSmall { .. }));
         assert_eq!(refused(200, 200), ImageError::NotAnImage);
+    }
+
+    #[test]
+    fn the_decoder_sees_no_chunk_of_a_png_but_those_of_its_pixels() {
+        let chunk = |kind: &[u8; 4], body: &[u8]| {
+            let mut chunk = (body.len() as u32).to_be_bytes().to_vec();
+            chunk.extend(kind);
+            chunk.extend(body);
+            chunk.extend(b"CRC.");
+            chunk
+        };
+        let (head, data, end) = (chunk(b"IHDR", &[7; 13]), chunk(b"IDAT", b"pixels"), chunk(b"IEND", b""));
+        let plain = [PNG_SIGNATURE, &head, &data, &end].concat();
+        let (text, profile) = (chunk(b"zTXt", &[1; 300]), chunk(b"iCCP", &[2; 300]));
+        let whole = [PNG_SIGNATURE, &head, &profile, &text, &data, &text, &end].concat();
+        assert_eq!(png_pixels(&whole), plain);
+        assert_eq!(png_pixels(&plain), plain);
+        for cut in 0..whole.len() {
+            let kept = png_pixels(&whole[..cut]);
+            assert!(plain.starts_with(&kept), "{cut}");
+        }
+        let mut lying = plain.clone();
+        lying[8..12].copy_from_slice(&u32::MAX.to_be_bytes());
+        assert_eq!(png_pixels(&lying), lying);
+    }
+
+    #[test]
+    fn a_jpeg_of_thousands_of_scans_is_refused_unread() {
+        let scan = [0xff, 0xda, 0, 8, 1, 1, 0, 1, 63, 0, 0, 0];
+        let file = [jpeg_head(9_000, 4_000, None), scan.repeat(MAX_JPEG_SCANS + 1)].concat();
+        assert_eq!(pixels_alone(&file, Format::Jpeg), None);
+        let fewer = &file[..file.len() - scan.len()];
+        assert_eq!(pixels_alone(fewer, Format::Jpeg).as_deref(), Some(fewer));
     }
 
     #[test]

@@ -26,6 +26,10 @@ pub const MAX_IMAGE_PIXELS: u32 = 40_000_000;
 /// Rekognition takes 15 MB from S3 and 5 MB as bytes; the caller enforces the smaller.
 pub const MAX_IMAGE_BYTES: usize = 15 * 1024 * 1024;
 
+/// Scans of a JPEG. A progressive one has some ten, and an encoder that searches for the best order some twenty; each costs
+/// a walk over the whole picture, so that thousands of empty ones in a small file would take hours.
+pub const MAX_JPEG_SCANS: usize = 100;
+
 /// One encoded video frame. A 4K key frame at 50 Mb/s with 2 s groups stays under 4 MB.
 pub const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
 
