@@ -46,6 +46,14 @@ impl Wanted {
         Ok(wanted)
     }
 
+    /// All that is told.
+    pub(crate) fn all() -> Wanted {
+        Wanted {
+            all: true,
+            ..Wanted::default()
+        }
+    }
+
     fn add(&mut self, attribute: Attribute, abilities: Abilities) -> Result<(), ApiError> {
         let place = TOLD.iter().position(|told| *told == attribute);
         let told = place.and_then(|place| self.told.get_mut(place));

@@ -171,25 +171,35 @@ impl Analyser {
         Ok(faces)
     }
 
-    /// The faces of a video picture, best first.
+    /// The faces of a video picture, best first. With a tracker those are embedded that are worth it, whatever is wanted.
     pub fn video(
         &mut self,
         view: &View<'_>,
         side: usize,
         time_ms: i64,
         tracker: Option<&mut Tracker>,
+        wanted: Wanted,
     ) -> Result<Vec<Face>, EngineError> {
         let found = self.detect(view, side)?;
-        match tracker {
-            Some(tracker) => self.tracked(view, &found, time_ms, tracker),
-            None => {
-                let wanted = Wanted {
-                    embed: true,
-                    attributes: false,
-                };
-                self.untracked(view, &found, wanted)
-            }
+        let Some(tracker) = tracker else {
+            return self.untracked(view, &found, wanted);
+        };
+        let mut faces = self.tracked(view, &found, time_ms, tracker)?;
+        if wanted.attributes {
+            self.tell_attributes(view, &found, &mut faces)?;
         }
+        Ok(faces)
+    }
+
+    /// Adds the attributes, if their models are loaded.
+    fn tell_attributes(&mut self, view: &View<'_>, found: &[Detection], faces: &mut [Face]) -> Result<(), EngineError> {
+        let Some(attributes) = &mut self.attributes else {
+            return Ok(());
+        };
+        for (face, detection) in faces.iter_mut().zip(found) {
+            face.attributes = attributes.of(view, &detection.points)?.map(Box::new);
+        }
+        Ok(())
     }
 
     fn untracked(&mut self, view: &View<'_>, found: &[Detection], wanted: Wanted) -> Result<Vec<Face>, EngineError> {
@@ -200,10 +210,10 @@ impl Analyser {
             if wanted.embed {
                 face.embedding = self.embed(view, detection)?;
             }
-            if let Some(attributes) = self.attributes.as_mut().filter(|_| wanted.attributes) {
-                face.attributes = attributes.of(view, &detection.points)?.map(Box::new);
-            }
             faces.push(face);
+        }
+        if wanted.attributes {
+            self.tell_attributes(view, found, &mut faces)?;
         }
         Ok(faces)
     }

@@ -6,7 +6,7 @@ use vision::limits::MAX_VIDEO_PIXELS;
 use vision::protocol::{FromWorker, OpenSession, Packet};
 use vision::{Codec, ImageAnalysis, SkipReason};
 
-use crate::analyse::Analyser;
+use crate::analyse::{Analyser, Wanted};
 use crate::codec::{CodecError, Decoder, Format, Picture, Scaler};
 use crate::engine::EngineError;
 use crate::track::Tracker;
@@ -23,6 +23,7 @@ pub struct Session {
     detector_side: usize,
     /// EXIF's, 1 for pictures that are as they are to be seen.
     orientation: u8,
+    attributes: bool,
     interval_ms: f32,
     due_ms: Option<f64>,
     tracker: Option<Tracker>,
@@ -62,6 +63,7 @@ impl Session {
             live: open.live,
             detector_side: usize::from(open.detector_side),
             orientation: open.orientation,
+            attributes: open.attributes,
             interval_ms: 1000.0 / open.max_rate,
             due_ms: None,
             tracker: open.track_faces.then(Tracker::default),
@@ -279,7 +281,11 @@ impl Session {
             return Ok(());
         };
         let (width, height) = (view.width() as u32, view.height() as u32);
-        let faces = analyser.video(&view, self.detector_side, time_ms, self.tracker.as_mut())?;
+        let wanted = Wanted {
+            embed: true,
+            attributes: self.attributes,
+        };
+        let faces = analyser.video(&view, self.detector_side, time_ms, self.tracker.as_mut(), wanted)?;
         let picture = ImageAnalysis { width, height, faces };
         say(&FromWorker::Analysed {
             session,
@@ -339,6 +345,7 @@ mod tests {
             track_faces: false,
             detector_side: 640,
             orientation: 1,
+            attributes: false,
             max_rate,
             codec_private: Bytes::new(),
         })

@@ -79,9 +79,18 @@ impl VisionPool {
             embedder: manifest.embedder.component.id.clone(),
             embedding_len: manifest.embedder.length,
             background: false,
+            video_abilities: Abilities::default(),
+        };
+        let abilities = Abilities {
+            attributes: manifest.attributes.is_some(),
+            labels: manifest.labels.is_some(),
         };
         let background = Launch {
             background: true,
+            video_abilities: Abilities {
+                labels: false,
+                ..abilities
+            },
             ..launch.clone()
         };
         let inner = Inner {
@@ -91,10 +100,7 @@ impl VisionPool {
             films: Films::default(),
             meters: Arc::new(Meters::new(metrics)?),
             clock,
-            abilities: Abilities {
-                attributes: manifest.attributes.is_some(),
-                labels: manifest.labels.is_some(),
-            },
+            abilities,
             label_model: manifest.labels.map(|labels| labels.id),
             model_version: manifest.embedder.component.id,
             hosts: Mutex::default(),
@@ -294,7 +300,7 @@ impl Inner {
     }
 
     /// Opens the session at the account's video worker with the fewest sessions, or at a new one where there may be more.
-    /// Cameras and recordings share a worker only where no other may be started.
+    /// Cameras and recordings share a worker only where no other may be started, and never for attributes.
     fn open(inner: &Arc<Inner>, config: SessionConfig) -> Result<Arc<Session>, OpenError> {
         let account = config.account;
         let (launch, most) = match config.background {
@@ -303,7 +309,7 @@ impl Inner {
         };
         let mut hosts = inner.hosts.lock();
         let all = hosts.count();
-        let others = hosts.freest(account, !config.background);
+        let others = hosts.freest(account, !config.background).filter(|_| !config.attributes);
         let freest = hosts.freest(account, config.background);
         let own = hosts.videos.entry((account, config.background)).or_default();
         let may_add = own.len() < most && all < inner.config.max_workers;

@@ -44,6 +44,8 @@ pub(crate) struct Launch {
     pub(crate) embedding_len: usize,
     /// Leave most of a busy processor to others.
     pub(crate) background: bool,
+    /// What workers of video load beside the models of faces.
+    pub(crate) video_abilities: Abilities,
 }
 
 /// A worker that is ready. Dropping it kills the process.

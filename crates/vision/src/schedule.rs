@@ -211,6 +211,7 @@ impl Schedule {
                 track_faces: self.config.track_faces,
                 detector_side: self.config.detector_side,
                 orientation: self.config.orientation,
+                attributes: self.config.attributes,
                 max_rate: self.config.max_rate.filter(|rate| *rate > 0.0).unwrap_or(f32::INFINITY),
                 codec_private: self.config.codec_private.clone(),
             }));

@@ -343,6 +343,9 @@ pub struct SessionConfig {
     /// A recording: it is analysed in another process than cameras are, which leaves most of a busy processor to them;
     /// where no other may be started, in theirs.
     pub background: bool,
+    /// Also tell each face's attributes, where their models were prepared. Of recordings alone: the workers of cameras load
+    /// no models for it.
+    pub attributes: bool,
 }
 
 impl SessionConfig {
@@ -359,6 +362,7 @@ impl SessionConfig {
             detector_side: crate::limits::DETECTOR_SIDE,
             orientation: 1,
             background: false,
+            attributes: false,
         }
     }
 }

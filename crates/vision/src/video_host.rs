@@ -15,7 +15,7 @@ use crate::meters::Meters;
 use crate::process::{Failure, Inbox, Launch, Outbox, Process};
 use crate::protocol::{FromWorker, ToWorker};
 use crate::schedule::Schedule;
-use crate::types::{Abilities, Frame, FrameOutcome, Mode, SessionClosed, SessionConfig};
+use crate::types::{Frame, FrameOutcome, Mode, SessionClosed, SessionConfig};
 
 const KIND: [&str; 1] = ["video"];
 
@@ -118,7 +118,7 @@ impl VideoHost {
                 continue;
             }
             let started = self.clock.monotonic();
-            let stop = match Process::start(&self.launch, Abilities::default()).await {
+            let stop = match Process::start(&self.launch, self.launch.video_abilities).await {
                 Ok(process) => self.drive(process).await,
                 Err(failure) => Stop::Lost(failure),
             };

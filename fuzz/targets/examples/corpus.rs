@@ -408,6 +408,7 @@ fn vision_messages() {
             track_faces: true,
             detector_side: 640,
             orientation: 6,
+            attributes: true,
             max_rate: 5.0,
             codec_private: Bytes::from_static(AVC),
         }),
@@ -479,7 +480,7 @@ fn vision_messages() {
     };
     let from_worker = [
         FromWorker::Ready {
-            version: 3,
+            version: 4,
             embedding_len: 128,
             lockdown: "seccomp".to_owned(),
         },

@@ -24,7 +24,10 @@ pub(crate) struct JobKey {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     /// Faces.
-    Detection,
+    Detection {
+        /// With whatever a model tells of them.
+        attributes: bool,
+    },
     /// Faces of a collection.
     Search {
         /// Its name.

@@ -113,7 +113,7 @@ mod tests {
         };
         let job = Job {
             api: "StartFaceDetection".to_owned(),
-            kind: Kind::Detection,
+            kind: Kind::Detection { attributes: false },
             footage: Footage::Object {
                 bucket: "films".to_owned(),
                 name: "door.mp4".to_owned(),

@@ -14,7 +14,7 @@ use super::job::{Axis, Footage, Job, JobKey, Kind, Metadata, Status};
 use super::results::{Appearance, Results, TrackRow};
 use crate::service::Rekognition;
 use crate::token::Listing;
-use crate::{error, limits, shapes};
+use crate::{attributes, error, limits, shapes};
 
 /// What the calls that start a job have in common.
 struct Wanted {
@@ -144,6 +144,14 @@ impl StoredVideo {
             from_ms,
             to_ms,
         })
+    }
+
+    /// ALL is all that a model tells, which may be no more than DEFAULT.
+    fn detection(&self, attributes: Option<w::FaceAttributes>) -> Kind {
+        let all = attributes == Some(w::FaceAttributes::All);
+        Kind::Detection {
+            attributes: all && self.vision.abilities().attributes,
+        }
     }
 
     /// The collection that a search is made in.
@@ -366,10 +374,9 @@ impl Handle<op::StartFaceDetection> for Rekognition {
         request: Request<w::StartFaceDetectionRequest>,
     ) -> Result<Reply<w::StartFaceDetectionResponse>, ApiError> {
         let (context, input) = (&request.context, request.input);
-        only_default(input.face_attributes)?;
         let wanted = Wanted {
             api: "StartFaceDetection",
-            kind: Kind::Detection,
+            kind: self.stored.detection(input.face_attributes),
             footage: self.stored.object(context, input.video).await?,
             token: input.client_request_token,
             tag: input.job_tag,
@@ -377,16 +384,6 @@ impl Handle<op::StartFaceDetection> for Rekognition {
         };
         let job_id = Some(self.stored.start(context, wanted).await?);
         Ok(w::StartFaceDetectionResponse { job_id }.into())
-    }
-}
-
-/// Attributes are told of images alone.
-fn only_default(attributes: Option<w::FaceAttributes>) -> Result<(), ApiError> {
-    match attributes {
-        Some(w::FaceAttributes::All) => Err(error::invalid_parameter(
-            "FaceAttributes ALL is not available for stored video; DEFAULT is",
-        )),
-        _ => Ok(()),
     }
 }
 
@@ -421,7 +418,7 @@ impl Handle<op::StartStreamFaceDetection> for Rekognition {
         let axis = input.timestamp_type;
         let wanted = Wanted {
             api: "StartStreamFaceDetection",
-            kind: Kind::Detection,
+            kind: self.stored.detection(input.face_attributes),
             footage: self.stored.stretch(context, &input.stream_arn, range, axis)?,
             token: input.client_request_token,
             tag: input.job_tag,
@@ -470,8 +467,12 @@ impl Handle<op::GetFaceDetection> for Rekognition {
             .appearances(&range.collect::<Vec<_>>())
             .await
             .map_err(error::internal)?;
+        let told = match job.kind {
+            Kind::Detection { attributes: true } => attributes::Wanted::all(),
+            _ => attributes::Wanted::default(),
+        };
         let face = |seen: &Appearance| w::FaceDetection {
-            face: Some(shapes::face_detail(&seen.face())),
+            face: Some(told.detail(&seen.face())),
             timestamp: Some(seen.time_ms),
         };
         let answer = w::GetFaceDetectionResponse {

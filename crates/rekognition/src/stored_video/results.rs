@@ -8,12 +8,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use storage::catalog::{get_json, put_json};
 use storage::{CatalogError, Change, Expect};
-use vision::{BoundingBox, Face, Landmarks, Point, Pose, Quality};
+use vision::{BoundingBox, Face, FaceAttributes, FaceMesh, Landmarks, MESH_LANDMARKS, Point, Pose, Quality};
 
 use super::job::{JobKey, Store, results_key};
 
-/// Appearances and tracks in one row: some 300 kB, of 1 MiB that a value may have.
-pub(crate) const ROW: usize = 1000;
+/// Appearances and tracks in one row: some 150 kB, with attributes 400 kB, of 1 MiB that a value may have.
+pub(crate) const ROW: usize = 500;
 
 /// Positions in one row.
 const ORDER_ROW: usize = 20_000;
@@ -33,6 +33,51 @@ pub(crate) struct Appearance {
     /// Box, confidence, landmarks, pose, quality.
     #[serde(rename = "v")]
     numbers: [f32; 20],
+    /// See [`attributes_to_numbers`].
+    #[serde(rename = "a", default, skip_serializing_if = "Option::is_none")]
+    attributes: Option<Vec<f32>>,
+}
+
+/// Age, gender, expressions, and of the mesh eyes, mouth and points, to 5 digits: what is stored of a face's attributes.
+fn attributes_to_numbers(attributes: &FaceAttributes) -> Vec<f32> {
+    let mut numbers = vec![attributes.age, attributes.male];
+    numbers.extend(attributes.emotions);
+    if let Some(mesh) = &attributes.mesh {
+        numbers.extend([mesh.eyes_open, mesh.mouth_open]);
+        numbers.extend(mesh.points.iter().flat_map(|point| [point.x, point.y]));
+    }
+    for number in &mut numbers {
+        // JSON has no NaN and no infinity.
+        *number = if number.is_finite() {
+            (*number * 1e5).round() / 1e5
+        } else {
+            0.0
+        };
+    }
+    numbers
+}
+
+fn attributes_of_numbers(numbers: &[f32]) -> Option<FaceAttributes> {
+    let (&[age, male], rest) = numbers.split_first_chunk()?;
+    let (&emotions, rest) = rest.split_first_chunk()?;
+    let mesh = rest.split_first_chunk().map(|(&[eyes_open, mouth_open], places)| {
+        let mut points = [Point::default(); MESH_LANDMARKS.len()];
+        for (point, place) in points.iter_mut().zip(places.as_chunks::<2>().0) {
+            let [x, y] = *place;
+            *point = Point { x, y };
+        }
+        FaceMesh {
+            points,
+            eyes_open,
+            mouth_open,
+        }
+    });
+    Some(FaceAttributes {
+        age,
+        male,
+        emotions,
+        mesh,
+    })
 }
 
 impl Appearance {
@@ -52,6 +97,7 @@ impl Appearance {
             time_ms,
             track,
             numbers,
+            attributes: face.attributes.as_deref().map(attributes_to_numbers),
         }
     }
 
@@ -99,6 +145,7 @@ impl Appearance {
                 brightness: b,
                 sharpness: s,
             },
+            attributes: self.attributes.as_deref().and_then(attributes_of_numbers).map(Box::new),
             ..Face::default()
         }
     }
@@ -260,6 +307,55 @@ mod tests {
         );
         assert_eq!((face.confidence, face.quality.sharpness), (99.5, 60.0));
         assert_eq!(face.landmarks, Landmarks::default());
+    }
+
+    #[test]
+    fn attributes_come_back_as_they_were_told_and_a_profile_without_a_mesh() {
+        let mut points = [Point::default(); MESH_LANDMARKS.len()];
+        for (n, point) in (0u8..).zip(&mut points) {
+            *point = Point {
+                x: f32::from(n) / 64.0,
+                y: -f32::from(n) / 32.0,
+            };
+        }
+        let mut told = FaceAttributes {
+            age: 40.5,
+            male: 0.25,
+            emotions: [0.0, 0.125, 0.25, 0.5, 0.0, 0.125, 0.0],
+            mesh: Some(FaceMesh {
+                points,
+                eyes_open: 0.75,
+                mouth_open: 0.5,
+            }),
+        };
+        for mesh in [told.mesh.clone(), None] {
+            told.mesh = mesh;
+            let face = Face {
+                attributes: Some(Box::new(told.clone())),
+                ..Face::default()
+            };
+            let stored = serde_json::to_string(&Appearance::new(1, 2, &face)).unwrap();
+            assert!(stored.len() < 1_000);
+            let read: Appearance = serde_json::from_str(&stored).unwrap();
+            let close = |a: f32, b: f32| (a - b).abs() < 1e-5;
+            let back = *read.face().attributes.unwrap();
+            assert_eq!(
+                (back.age, back.male, back.emotions),
+                (told.age, told.male, told.emotions)
+            );
+            match (&back.mesh, &told.mesh) {
+                (Some(back), Some(told)) => {
+                    assert!(
+                        back.points
+                            .iter()
+                            .zip(&told.points)
+                            .all(|(a, b)| close(a.x, b.x) && close(a.y, b.y))
+                    );
+                    assert_eq!((back.eyes_open, back.mouth_open), (told.eyes_open, told.mouth_open));
+                }
+                (back, told) => assert_eq!(back, told),
+            }
+        }
     }
 
     #[tokio::test]

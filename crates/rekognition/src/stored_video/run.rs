@@ -78,7 +78,7 @@ pub(crate) async fn attempt(stored: &StoredVideo, key: &JobKey, job: &Job) -> Re
         return Err(Stop::Failed("The video has no frames.".to_owned()));
     }
     while let Some(first) = next.take() {
-        next = session(stored, key, &mut flow, first, &mut gathering).await?;
+        next = session(stored, (key, job), &mut flow, first, &mut gathering).await?;
     }
     gathering.finish(flow.metadata()).await
 }
@@ -104,7 +104,7 @@ fn searcher(stored: &StoredVideo, key: &JobKey, job: &Job) -> Option<Searcher> {
 /// Sends frames to one vision session as long as they can go into it; gives the first one that cannot.
 async fn session(
     stored: &StoredVideo,
-    key: &JobKey,
+    (key, job): (&JobKey, &Job),
     flow: &mut Flow,
     first: FootageFrame,
     gathering: &mut Gathering<'_>,
@@ -115,6 +115,7 @@ async fn session(
         max_rate: Some(STORED_VIDEO_RATE),
         orientation: format.orientation,
         background: true,
+        attributes: job.kind == Kind::Detection { attributes: true },
         ..SessionConfig::new(key.account, format.codec, format.codec_private.clone())
     };
     let (sink, mut outcomes) = loop {

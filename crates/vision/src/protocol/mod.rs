@@ -33,7 +33,7 @@ mod read;
 mod write;
 
 /// Raised when a message changes its meaning; a worker of another version is refused.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Longest message to a worker, without its length.
 pub const MAX_TO_WORKER: usize = if MAX_FRAME_BYTES > MAX_IMAGE_BYTES {
@@ -75,6 +75,8 @@ pub struct OpenSession {
     pub detector_side: u16,
     /// As in [`crate::SessionConfig`].
     pub orientation: u8,
+    /// As in [`crate::SessionConfig`].
+    pub attributes: bool,
     /// Pictures per second of video time; infinite for all.
     pub max_rate: f32,
     /// Extradata.

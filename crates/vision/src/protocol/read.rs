@@ -28,6 +28,7 @@ impl ToWorker {
                     track_faces,
                     detector_side: fields.u16()?,
                     orientation: fields.u8()?,
+                    attributes: fields.bool()?,
                     max_rate: fields.f32()?,
                     codec_private: fields.rest(message),
                 })

@@ -101,11 +101,11 @@ proptest! {
 
     #[test]
     fn a_session_reaches_the_worker_as_it_was_opened(
-        session: u32, live: bool, key_frames_only: bool, track_faces: bool, detector_side: u16, orientation: u8, max_rate in 0.1f32..60.0,
+        session: u32, live: bool, key_frames_only: bool, track_faces: bool, detector_side: u16, orientation: u8, attributes: bool, max_rate in 0.1f32..60.0,
         private in proptest::collection::vec(any::<u8>(), 0..60)
     ) {
         let message = ToWorker::Open(OpenSession {
-            session, codec: Codec::H265, live, key_frames_only, track_faces, detector_side, orientation, max_rate,
+            session, codec: Codec::H265, live, key_frames_only, track_faces, detector_side, orientation, attributes, max_rate,
             codec_private: private.into(),
         });
         prop_assert_eq!(ToWorker::decode(&sent(&message)), Ok(message));

@@ -18,6 +18,7 @@ impl ToWorker {
                 head.push(flags([open.live, open.key_frames_only, open.track_faces]));
                 head.extend_from_slice(&open.detector_side.to_le_bytes());
                 head.push(open.orientation);
+                head.push(u8::from(open.attributes));
                 put_f32(head, open.max_rate);
                 &open.codec_private
             }

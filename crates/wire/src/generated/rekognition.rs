@@ -2670,6 +2670,7 @@ structure! {
     StartStreamFaceDetectionRequest {
         client_request_token: Option<String>,
         end_timestamp: Timestamp,
+        face_attributes: Option<FaceAttributes>,
         job_tag: Option<String>,
         notification_channel: Option<NotificationChannel>,
         start_timestamp: Timestamp,
@@ -5817,6 +5818,7 @@ mod schema {
         &[
             optional("ClientRequestToken", &ClientRequestToken),
             required("EndTimestamp", &DateTime),
+            optional("FaceAttributes", &FaceAttributes),
             optional("JobTag", &JobTag),
             optional("NotificationChannel", &NotificationChannel),
             required("StartTimestamp", &DateTime),
