@@ -403,13 +403,6 @@ async fn what_is_no_video_fails_with_a_reason_and_a_lost_worker_is_tried_again()
             },
             "InvalidParameterException",
         ),
-        (
-            w::StartFaceDetectionRequest {
-                face_attributes: Some(w::FaceAttributes::All),
-                ..detection("door.mp4")
-            },
-            "InvalidParameterException",
-        ),
     ] {
         assert_eq!(start(&server, request).await.unwrap_err().code, code);
     }
