@@ -21,7 +21,7 @@ def models_of_attributes(rekognition):
     try:
         rekognition.detect_faces(Image={"Bytes": png(100, 100)}, Attributes=["GENDER"])
     except rekognition.exceptions.InvalidParameterException:
-        pytest.skip("models prepared without attributes")
+        pytest.skip("skipped: models prepared without attributes")
 
 
 def faces(rekognition, photograph, *attributes):

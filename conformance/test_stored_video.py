@@ -116,7 +116,7 @@ def test_a_job_with_all_attributes_tells_of_each_face_what_detect_faces_tells(se
     ffmpeg("-i", short, "-frames:v", 1, still)
     photographed = faces.detect_faces(Image={"Bytes": still.read_bytes()}, Attributes=["ALL"])["FaceDetails"][0]
     if "Gender" not in photographed:
-        pytest.skip("models prepared without attributes")
+        pytest.skip("skipped: models prepared without attributes")
     job = faces.start_face_detection(Video=bucket("short.mp4", short.read_bytes()), FaceAttributes="ALL")["JobId"]
     assert finished(faces.get_face_detection, job)["JobStatus"] == "SUCCEEDED"
     found = [face["Face"] for page in everything(faces.get_face_detection, job, "Faces") for face in page]
