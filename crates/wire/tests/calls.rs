@@ -276,11 +276,11 @@ async fn everyone_may_ask_who_he_is() {
 #[tokio::test]
 async fn an_operation_without_a_handler_says_so_but_only_to_who_may_call_it() {
     let registry = registry();
-    let route = json_route(&registry, "rekognition", "RekognitionService.DetectLabels");
-    assert_eq!(route.info().name, "DetectLabels");
+    let route = json_route(&registry, "rekognition", "RekognitionService.DetectText");
+    assert_eq!(route.info().name, "DetectText");
     let reply = call(&route, Arc::new(Everything), "{}").await;
     assert_eq!(reply.status, 400);
-    let said = "DetectLabels is not implemented by this server: there is no model for objects and scenes yet; see docs/reference/coverage.md";
+    let said = "DetectText is not implemented by this server: there is no model for text in pictures; see docs/reference/coverage.md";
     assert!(text(reply).contains(said));
     let denied = call(&route, Arc::new(Nothing::default()), "{}").await;
     assert!(text(denied).contains("AccessDeniedException"));
