@@ -765,7 +765,7 @@ pub static REASONS: &[(&str, &str, &str)] = &[
     (
         "rekognition",
         "GetContentModeration",
-        "reads videos in S3, which is not part of this server yet; put the video into a stream",
+        "faces alone are looked for in stored video: StartFaceDetection, StartFaceSearch",
     ),
     (
         "rekognition",
@@ -775,27 +775,27 @@ pub static REASONS: &[(&str, &str, &str)] = &[
     (
         "rekognition",
         "GetLabelDetection",
-        "reads videos in S3, which is not part of this server yet; put the video into a stream",
+        "faces alone are looked for in stored video: StartFaceDetection, StartFaceSearch",
     ),
     (
         "rekognition",
         "GetMediaAnalysisJob",
-        "reads pictures in S3, which is not part of this server yet",
+        "there is no model for unsafe content",
     ),
     (
         "rekognition",
         "GetPersonTracking",
-        "reads videos in S3, which is not part of this server yet; put the video into a stream",
+        "faces alone are looked for in stored video: StartFaceDetection, StartFaceSearch",
     ),
     (
         "rekognition",
         "GetSegmentDetection",
-        "reads videos in S3, which is not part of this server yet; put the video into a stream",
+        "faces alone are looked for in stored video: StartFaceDetection, StartFaceSearch",
     ),
     (
         "rekognition",
         "GetTextDetection",
-        "reads videos in S3, which is not part of this server yet; put the video into a stream",
+        "faces alone are looked for in stored video: StartFaceDetection, StartFaceSearch",
     ),
     (
         "rekognition",
@@ -810,7 +810,7 @@ pub static REASONS: &[(&str, &str, &str)] = &[
     (
         "rekognition",
         "ListMediaAnalysisJobs",
-        "reads pictures in S3, which is not part of this server yet",
+        "there is no model for unsafe content",
     ),
     (
         "rekognition",
@@ -835,22 +835,22 @@ pub static REASONS: &[(&str, &str, &str)] = &[
     (
         "rekognition",
         "StartContentModeration",
-        "reads videos in S3, which is not part of this server yet; put the video into a stream",
+        "faces alone are looked for in stored video: StartFaceDetection, StartFaceSearch",
     ),
     (
         "rekognition",
         "StartLabelDetection",
-        "reads videos in S3, which is not part of this server yet; put the video into a stream",
+        "faces alone are looked for in stored video: StartFaceDetection, StartFaceSearch",
     ),
     (
         "rekognition",
         "StartMediaAnalysisJob",
-        "reads pictures in S3, which is not part of this server yet",
+        "there is no model for unsafe content",
     ),
     (
         "rekognition",
         "StartPersonTracking",
-        "reads videos in S3, which is not part of this server yet; put the video into a stream",
+        "faces alone are looked for in stored video: StartFaceDetection, StartFaceSearch",
     ),
     (
         "rekognition",
@@ -860,12 +860,12 @@ pub static REASONS: &[(&str, &str, &str)] = &[
     (
         "rekognition",
         "StartSegmentDetection",
-        "reads videos in S3, which is not part of this server yet; put the video into a stream",
+        "faces alone are looked for in stored video: StartFaceDetection, StartFaceSearch",
     ),
     (
         "rekognition",
         "StartTextDetection",
-        "reads videos in S3, which is not part of this server yet; put the video into a stream",
+        "faces alone are looked for in stored video: StartFaceDetection, StartFaceSearch",
     ),
     (
         "rekognition",
