@@ -1,6 +1,7 @@
 //! Where fragments come from, as a small trait: a server behind the public client ([`ClientSource`]), or a stream in the
 //! same process.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +9,11 @@ use async_trait::async_trait;
 use base::{Clock, Timestamp};
 use client::reader::{BatchOptions, Fragment, FragmentInfo, ReaderError, TimeAxis, TimeRange};
 use client::{Client, ClientError, Service, StreamName};
-use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt};
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
 
 use crate::limits::READ_AHEAD_BYTES;
 
@@ -118,6 +120,26 @@ impl ClientSource {
     }
 }
 
+/// The same items, read also while nobody waits for one: what was read is written meanwhile, and neither waits for the
+/// other. Besides what the stream itself holds, two items are held.
+fn meanwhile<T: Send + 'static>(items: impl Stream<Item = T> + Send + 'static) -> BoxStream<'static, T> {
+    let (sender, receiver) = mpsc::channel(1);
+    let mut reading = JoinSet::new();
+    reading.spawn(async move {
+        let mut items = pin!(items);
+        while let Some(item) = items.next().await {
+            if sender.send(item).await.is_err() {
+                return;
+            }
+        }
+    });
+    // The task goes with the stream.
+    let next = |(mut receiver, reading): (mpsc::Receiver<T>, JoinSet<()>)| async move {
+        receiver.recv().await.map(|item| (item, (receiver, reading)))
+    };
+    stream::unfold((receiver, reading), next).boxed()
+}
+
 #[async_trait]
 impl Source for ClientSource {
     async fn begins(&self) -> Result<Timestamp, ReaderError> {
@@ -153,7 +175,7 @@ impl Source for ClientSource {
             ..BatchOptions::default()
         };
         let (_, client) = self.endpoints().await?;
-        Ok(client.read_fragments(&self.stream, fragments, options).boxed())
+        Ok(meanwhile(client.read_fragments(&self.stream, fragments, options)))
     }
 
     async fn archived(&self, until: Timestamp) -> Result<(), ReaderError> {

@@ -235,7 +235,10 @@ impl S3 {
                 response
             }
         };
-        let (response, error) = finish(response, head_only, &path, &request_id).await;
+        let (mut response, error) = finish(response, head_only, &path, &request_id).await;
+        if seen.operation == Some("GetObjectAttributes") && response.status().is_success() {
+            bare_etag(&mut response);
+        }
         MountAnswer {
             response,
             name: (SERVICE, seen.operation.unwrap_or("-")),
@@ -338,7 +341,10 @@ async fn finish(
     if status.is_client_error() || status.is_server_error() {
         let text = http_body_util::Limited::new(body, ERROR_BYTES_MAX).collect().await;
         let text = text.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text).into_owned();
+        let mut text = String::from_utf8_lossy(&text).into_owned();
+        if let Some(denied) = unmet_condition(&text) {
+            (parts.status, text) = (StatusCode::FORBIDDEN, denied);
+        }
         let error = summary(&text);
         let document = with_request_id(&text, path, request_id);
         parts.headers.remove(header::CONTENT_LENGTH);
@@ -359,6 +365,28 @@ async fn finish(
         }
     };
     (Response::from_parts(parts, body), None)
+}
+
+/// AWS puts the ETag into quotes everywhere but in this answer; `s3s` everywhere.
+fn bare_etag(response: &mut Response<MountBody>) {
+    let MountBody::Bytes(bytes) = response.body_mut() else {
+        return;
+    };
+    let text = String::from_utf8_lossy(bytes);
+    let bare = text.replace("<ETag>\"", "<ETag>").replace("\"</ETag>", "</ETag>");
+    *bytes = Bytes::from(bare);
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+}
+
+/// `s3s` calls a form's unmet condition by the name of a policy that cannot be read. AWS denies access.
+fn unmet_condition(document: &str) -> Option<String> {
+    let unmet = element(document, "Code")? == "InvalidPolicyDocument"
+        && element(document, "Message")?.starts_with("Policy condition ");
+    unmet.then(|| {
+        document
+            .replace("<Code>InvalidPolicyDocument</Code>", "<Code>AccessDenied</Code>")
+            .replace("<Message>", "<Message>Invalid according to Policy: ")
+    })
 }
 
 fn has_length(headers: &HeaderMap) -> bool {
