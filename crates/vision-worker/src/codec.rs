@@ -307,6 +307,32 @@ impl Picture {
         }
     }
 
+    /// The part that begins `left` and `top` pixels from the corner and is `width` x `height` pixels large; it shares the
+    /// picture's memory. `None` if it is not within the picture, or empty.
+    pub fn part(&self, left: u32, top: u32, width: u32, height: u32) -> Option<Picture> {
+        let right = self.width().checked_sub(left.checked_add(width)?)?;
+        let bottom = self.height().checked_sub(top.checked_add(height)?)?;
+        if width == 0 || height == 0 {
+            return None;
+        }
+        // SAFETY: the clone holds a reference to the same planes, is checked for null, and is ours alone. FFmpeg moves its
+        // pointers to within the planes, by numbers that were checked above.
+        unsafe {
+            let frame = ff::av_frame_clone(self.frame);
+            if frame.is_null() {
+                return None;
+            }
+            let part = Picture { frame };
+            let inner = &mut *part.frame;
+            inner.crop_left = left as usize;
+            inner.crop_top = top as usize;
+            inner.crop_right = right as usize;
+            inner.crop_bottom = bottom as usize;
+            let flags = ff::AV_FRAME_CROP_UNALIGNED.0 as c_int;
+            (ff::av_frame_apply_cropping(part.frame, flags) >= 0).then_some(part)
+        }
+    }
+
     /// The picture as full-range 4:4:4 planes, whatever its format.
     pub fn to_planar(&self, scaler: &mut Scaler) -> Result<Planar, CodecError> {
         let frame = self.frame();

@@ -10,6 +10,7 @@ pub mod detect;
 pub mod encode;
 pub mod engine;
 pub mod film;
+pub mod frames;
 pub mod halve;
 pub mod image;
 pub mod labels;

@@ -135,15 +135,16 @@ fn receive(
             let result = label_image(&data, max_pixels, analyser)?;
             say(&FromWorker::Labels { request, result });
         }
-        ToWorker::Stills(open) => *stills = Some(Stills::open(open)),
+        ToWorker::Stills(open) => *stills = Some(Stills::open(&open)),
+        ToWorker::Look(open) => *stills = Some(Stills::look(&open)),
         ToWorker::StillPacket(frame) => {
             if let Some(stills) = stills.as_mut().filter(|stills| stills.is(frame.request)) {
-                stills.frame(&frame, &mut say);
+                stills.frame(&frame, analyser, &mut say)?;
             }
         }
         ToWorker::EndOfStills { request } => {
             if let Some(stills) = stills.take_if(|stills| stills.is(request)) {
-                stills.end(&mut say);
+                stills.end(analyser, &mut say)?;
             }
         }
         // A process of its own does that: `film::serve`.

@@ -1,125 +1,146 @@
-//! Still images of video frames: decode what was sent, encode what is wanted. One request at a time.
-
-use std::collections::BTreeSet;
+//! Still images of video frames, and looks at frames: decode what was sent, answer what is wanted. One request at a time.
 
 use bytes::Bytes;
-use vision::limits::{MAX_STILL_BYTES, MAX_STILL_HEIGHT, MAX_STILL_WIDTH, MAX_VIDEO_PIXELS};
-use vision::protocol::{FromWorker, OpenStills, StillFrame};
-use vision::{Codec, StillError};
+use vision::limits::{MAX_STILL_BYTES, MAX_STILL_HEIGHT, MAX_STILL_WIDTH};
+use vision::protocol::{FromWorker, OpenLook, OpenStills, StillFrame};
+use vision::{BoundingBox, FrameLook, LabelAnalysis, StillError, StillFormat};
 
-use crate::codec::{Decoder, Format, Picture, Scaler};
+use crate::analyse::Analyser;
+use crate::codec::{Picture, Scaler};
 use crate::encode::encode;
+use crate::engine::EngineError;
+use crate::frames::Frames;
 
 /// A request under way.
 pub struct Stills {
-    open: OpenStills,
-    /// `None`: the codec private data is none that can be decoded with.
-    decoder: Option<Decoder>,
+    request: u32,
+    frames: Frames,
+    maker: Maker,
+}
+
+/// Makes an answer of a picture.
+struct Maker {
+    request: u32,
+    work: Work,
     scaler: Scaler,
-    wanted: BTreeSet<u32>,
-    /// From this frame on something that frames refer to is missing, until decoding begins anew.
-    broken_from: Option<u32>,
+}
+
+/// What is made.
+enum Work {
+    Image {
+        format: StillFormat,
+        width: u32,
+        height: u32,
+    },
+    Look(FrameLook),
 }
 
 impl Stills {
-    /// Begins a request.
-    pub fn open(open: OpenStills) -> Stills {
-        let format = match open.codec {
-            Codec::H264 => Format::H264,
-            Codec::H265 => Format::H265,
+    /// Begins a request for still images.
+    pub fn open(open: &OpenStills) -> Stills {
+        let work = Work::Image {
+            format: open.format,
+            width: open.width,
+            height: open.height,
         };
+        Stills::begin(open.request, Frames::open(open.codec, &open.codec_private), work)
+    }
+
+    /// Begins a look at frames.
+    pub fn look(open: &OpenLook) -> Stills {
+        let frames = Frames::open(open.codec, &open.codec_private);
+        Stills::begin(open.request, frames, Work::Look(open.look))
+    }
+
+    fn begin(request: u32, frames: Frames, work: Work) -> Stills {
+        let scaler = Scaler::new();
         Stills {
-            decoder: Decoder::open(format, &open.codec_private, MAX_VIDEO_PIXELS).ok(),
-            open,
-            scaler: Scaler::new(),
-            wanted: BTreeSet::new(),
-            broken_from: None,
+            request,
+            frames,
+            maker: Maker { request, work, scaler },
         }
     }
 
     /// Whether it is the request of that number.
     pub fn is(&self, request: u32) -> bool {
-        self.open.request == request
+        self.request == request
     }
 
     /// Takes the next frame.
-    pub fn frame(&mut self, frame: &StillFrame, say: &mut impl FnMut(&FromWorker)) {
-        if frame.fresh {
-            self.flush(say);
-            if let Some(decoder) = &mut self.decoder {
-                decoder.reset();
+    pub fn frame(
+        &mut self,
+        frame: &StillFrame,
+        analyser: &mut Analyser,
+        say: &mut impl FnMut(&FromWorker),
+    ) -> Result<(), EngineError> {
+        let (frames, maker) = (&mut self.frames, &mut self.maker);
+        let mut made = Ok(());
+        frames.frame(frame, &mut |number, picture| {
+            if made.is_ok() {
+                made = maker.answer(number, picture, analyser, say);
             }
-            self.broken_from = None;
-        }
-        if frame.wanted {
-            self.wanted.insert(frame.number);
-        }
-        let sent = match &mut self.decoder {
-            Some(decoder) => decoder.send(&frame.data, i64::from(frame.number), frame.fresh),
-            None => return,
-        };
-        match sent {
-            Ok(true) => {}
-            // A first frame refers to nothing, whatever the decoder misses before it.
-            Ok(false) if frame.fresh => {}
-            Ok(false) | Err(_) => {
-                self.broken_from.get_or_insert(frame.number);
-            }
-        }
-        self.receive(say);
+        });
+        made
     }
 
     /// No more frames.
-    pub fn end(mut self, say: &mut impl FnMut(&FromWorker)) {
-        self.flush(say);
-        let request = self.open.request;
-        say(&FromWorker::StillsDone { request });
-    }
-
-    /// Takes what the decoder still holds; what is wanted and does not come cannot be decoded.
-    fn flush(&mut self, say: &mut impl FnMut(&FromWorker)) {
-        if let Some(decoder) = &mut self.decoder {
-            decoder.finish();
-        }
-        self.receive(say);
-        for number in std::mem::take(&mut self.wanted) {
-            self.answer(number, Err(StillError::Undecodable), say);
-        }
-    }
-
-    fn receive(&mut self, say: &mut impl FnMut(&FromWorker)) {
-        // Each round takes a picture, or an error of a packet: there are no more of them than packets.
-        while let Some(decoder) = &mut self.decoder {
-            match decoder.receive() {
-                Ok(Some(picture)) => self.picture(&picture, say),
-                Ok(None) => return,
-                Err(_) => {
-                    self.broken_from.get_or_insert(u32::MAX);
-                    return;
-                }
+    pub fn end(mut self, analyser: &mut Analyser, say: &mut impl FnMut(&FromWorker)) -> Result<(), EngineError> {
+        let (frames, maker) = (&mut self.frames, &mut self.maker);
+        let mut made = Ok(());
+        frames.flush(&mut |number, picture| {
+            if made.is_ok() {
+                made = maker.answer(number, picture, analyser, say);
             }
-        }
+        });
+        made?;
+        let request = self.request;
+        say(&FromWorker::StillsDone { request });
+        Ok(())
+    }
+}
+
+impl Maker {
+    /// Answers for a wanted frame; without a picture it cannot be decoded.
+    fn answer(
+        &mut self,
+        number: u32,
+        picture: Option<&Picture>,
+        analyser: &mut Analyser,
+        say: &mut impl FnMut(&FromWorker),
+    ) -> Result<(), EngineError> {
+        let request = self.request;
+        let answer = match self.work {
+            Work::Look(FrameLook::Objects) => FromWorker::Objects {
+                request,
+                number,
+                result: match picture {
+                    Some(picture) => self.objects(picture, analyser)?,
+                    None => Err(StillError::Undecodable),
+                },
+            },
+            Work::Look(FrameLook::Part { area, quality }) => FromWorker::Still {
+                request,
+                number,
+                result: picture.ok_or(StillError::Undecodable).and_then(|picture| {
+                    let part = part(picture, &area).ok_or(StillError::Undecodable)?;
+                    self.encoded(&part, StillFormat::Jpeg { quality }, (0, 0))
+                }),
+            },
+            Work::Image { format, width, height } => FromWorker::Still {
+                request,
+                number,
+                result: picture
+                    .ok_or(StillError::Undecodable)
+                    .and_then(|picture| self.encoded(picture, format, (width, height))),
+            },
+        };
+        say(&answer);
+        Ok(())
     }
 
-    fn picture(&mut self, picture: &Picture, say: &mut impl FnMut(&FromWorker)) {
-        let Ok(number) = u32::try_from(picture.id()) else {
-            return;
-        };
-        if !self.wanted.remove(&number) {
-            return;
-        }
-        let broken = picture.damaged() || self.broken_from.is_some_and(|from| number >= from);
-        let result = if broken {
-            Err(StillError::Undecodable)
-        } else {
-            self.encoded(picture)
-        };
-        self.answer(number, result, say);
-    }
-
-    fn encoded(&mut self, picture: &Picture) -> Result<Bytes, StillError> {
-        let (width, height) = size(picture.width(), picture.height(), self.open.width, self.open.height);
-        let file = encode(picture, &mut self.scaler, self.open.format, width, height);
+    fn encoded(&mut self, picture: &Picture, format: StillFormat, wanted: (u32, u32)) -> Result<Bytes, StillError> {
+        let (width, height) = size(picture.width(), picture.height(), wanted.0, wanted.1);
+        let file = encode(picture, &mut self.scaler, format, width, height);
         let file = file.map_err(|_| StillError::Undecodable)?;
         if file.len() > MAX_STILL_BYTES {
             return Err(StillError::TooLarge);
@@ -127,14 +148,44 @@ impl Stills {
         Ok(file.into())
     }
 
-    fn answer(&self, number: u32, result: Result<Bytes, StillError>, say: &mut impl FnMut(&FromWorker)) {
-        let request = self.open.request;
-        say(&FromWorker::Still {
-            request,
-            number,
-            result,
-        });
+    fn objects(
+        &mut self,
+        picture: &Picture,
+        analyser: &mut Analyser,
+    ) -> Result<Result<LabelAnalysis, StillError>, EngineError> {
+        let converted;
+        let view = match picture.view() {
+            Some(view) => Some(view),
+            None => {
+                converted = picture.to_planar(&mut self.scaler).ok();
+                converted.as_ref().and_then(|planar| planar.view())
+            }
+        };
+        let Some(view) = view else {
+            return Ok(Err(StillError::Undecodable));
+        };
+        let objects = analyser.objects(&view)?;
+        Ok(Ok(LabelAnalysis {
+            width: picture.width(),
+            height: picture.height(),
+            objects,
+        }))
     }
+}
+
+/// The part of a picture in whole pixels, beginning at an even one where colours are halved; `None` where nothing is left.
+fn part(picture: &Picture, area: &BoundingBox) -> Option<Picture> {
+    let (width, height) = (picture.width(), picture.height());
+    let (left, right) = span(area.left, area.width, width);
+    let (top, bottom) = span(area.top, area.height, height);
+    picture.part(left, top, right.checked_sub(left)?, bottom.checked_sub(top)?)
+}
+
+/// From the even pixel at or before the beginning to the end of the last pixel that is touched, within `side` pixels.
+fn span(start: f32, length: f32, side: u32) -> (u32, u32) {
+    let pixels = |ratio: f32| ratio.clamp(0.0, 1.0) * side as f32;
+    // What is no number becomes 0.
+    (pixels(start) as u32 & !1, pixels(start + length).ceil() as u32)
 }
 
 /// The size of the image: as wanted, where 0 stands for "as the other side and the picture's proportions say".
@@ -170,5 +221,19 @@ mod tests {
             assert_eq!(size(1280, 720, wanted.0, wanted.1), expected, "{wanted:?}");
         }
         assert_eq!(size(10_000, 10, 0, 2160), (3840, 2160));
+    }
+    #[test]
+    fn a_part_holds_its_area_and_lies_within_the_picture() {
+        for ((start, length), expected) in [
+            ((0.0, 1.0), (0, 1280)),
+            ((0.25, 0.5), (320, 960)),
+            ((0.251, 0.001), (320, 323)),
+            ((-0.5, 2.0), (0, 1280)),
+            ((0.999, 0.5), (1278, 1280)),
+            ((2.0, 1.0), (1280, 1280)),
+            ((f32::NAN, 1.0), (0, 0)),
+        ] {
+            assert_eq!(span(start, length, 1280), expected, "{start} {length}");
+        }
     }
 }

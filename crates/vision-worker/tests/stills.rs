@@ -14,7 +14,7 @@ use base::AccountId;
 use base::metrics::Metrics;
 use bytes::Bytes;
 use support::*;
-use vision::{StillError, StillFormat, StillPacket, StillsRequest};
+use vision::{BoundingBox, FramesRequest, StillError, StillFormat, StillPacket, StillsError, StillsRequest};
 use vision_worker::codec::Format;
 use vision_worker::image::header;
 
@@ -151,4 +151,86 @@ async fn images_that_nobody_waits_for_any_more_do_not_hold_up_the_next() {
         .find(|line| line.starts_with("sightglass_vision_stills_total{") && line.contains("made"));
     assert!(made.is_some_and(|line| line.ends_with(" 1")), "{shown}");
     assert!(started(), "one worker, and no other is counted");
+}
+
+/// The same frames, to be looked at.
+fn frames(video: &Video, wanted: &[usize]) -> FramesRequest {
+    let request = request(video, wanted, StillFormat::Png);
+    FramesRequest {
+        account: request.account,
+        codec: request.codec,
+        codec_private: request.codec_private,
+        packets: request.packets,
+    }
+}
+
+#[tokio::test]
+async fn objects_of_frames_are_those_of_their_images_and_parts_show_them() {
+    let (Some(models), Some(video)) = (models(), video("bezos_vogels.mkv")) else {
+        return;
+    };
+    let metrics = Metrics::new();
+    let pool = measured_pool(&models, &metrics);
+    if !pool.abilities().labels {
+        println!("skipped: models prepared without objects");
+        let why = pool.frame_objects(frames(&video, &[0])).await.unwrap_err();
+        assert!(matches!(why, StillsError::Worker(_)));
+        return;
+    }
+    let found = pool.frame_objects(frames(&video, &[0, 7])).await.unwrap();
+    let images = pool.stills(request(&video, &[0, 7], StillFormat::Png)).await.unwrap();
+    for (found, image) in found.iter().zip(&images) {
+        let found = found.as_ref().unwrap();
+        assert_eq!((found.width, found.height), (1280, 720));
+        let image = pool
+            .label_image(AccountId::DEFAULT, image.clone().unwrap())
+            .await
+            .unwrap();
+        let best = |objects: &[vision::DetectedObject]| *objects.first().unwrap();
+        let (of_frame, of_image) = (best(&found.objects), best(&image.objects));
+        assert_eq!((of_frame.class_name(), of_image.class_name()), ("person", "person"));
+        assert!(of_frame.bounding_box.iou(&of_image.bounding_box) > 0.9);
+        assert!((of_frame.confidence - of_image.confidence).abs() < 5.0);
+    }
+    let area = |left, top, width, height| BoundingBox {
+        left,
+        top,
+        width,
+        height,
+    };
+    for (area, expected) in [
+        (area(0.0, 0.0, 1.0, 1.0), (1280, 720)),
+        (area(0.25, 0.5, 0.25, 0.25), (320, 180)),
+        (area(0.75, 0.75, 2.0, 2.0), (320, 180)),
+    ] {
+        let made = pool.frame_parts(frames(&video, &[3]), area, 90).await.unwrap();
+        let head = header(made[0].as_ref().unwrap()).unwrap();
+        assert_eq!(
+            (head.format, head.width, head.height),
+            (Format::Jpeg, expected.0, expected.1)
+        );
+    }
+    // What lies beyond the picture, a frame that is none, and codec private data that is none.
+    let undecodable = Err(StillError::Undecodable);
+    let beyond = pool
+        .frame_parts(frames(&video, &[0]), area(1.5, 0.0, 1.0, 1.0), 90)
+        .await;
+    assert_eq!(beyond.unwrap(), [undecodable]);
+    let mut noise = frames(&video, &[0]);
+    noise.packets[0].data = std::iter::repeat_with(|| fastrand::u8(..)).take(5000).collect();
+    assert!(pool.frame_objects(noise).await.unwrap()[0].is_err());
+    let mut private = frames(&video, &[0]);
+    private.codec_private = Bytes::from_static(b"\x01nonsense");
+    assert!(pool.frame_objects(private).await.unwrap()[0].is_err());
+    assert!(
+        pool.frame_objects(frames(&video, &[0])).await.unwrap()[0].is_ok(),
+        "the worker lives on"
+    );
+    let shown = metrics.render().unwrap();
+    for kind in ["labels", "stills"] {
+        assert!(
+            shown.contains(&format!("sightglass_vision_workers{{kind=\"{kind}\"}} 1")),
+            "{kind}"
+        );
+    }
 }

@@ -109,6 +109,13 @@ pub const MAX_STILL_HEIGHT: u32 = 2160;
 /// about ten seconds.
 pub const STILLS_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A question about the objects of frames that takes longer is given up and its worker killed: 64 pictures take some five
+/// seconds on a core, and ten times as long in the tenth of one that a busy machine leaves it.
+pub const LOOK_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Questions about the objects of frames that may wait for one account's worker before [`crate::StillsError::Busy`].
+pub const LOOKS_QUEUE: usize = 16;
+
 /// Requests for still images that may wait for one account's worker before [`crate::StillsError::Busy`]. Each may hold a
 /// fragment of 50 MB.
 pub const STILLS_QUEUE: usize = 8;

@@ -10,13 +10,14 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::film::{FilmError, FilmReader, FilmSource, Films};
+use crate::frames::{Answers, FrameLook, FramesRequest, analyses, files};
 use crate::image_host::{ImageHost, ImageRequest, Look};
-use crate::limits::{DETECTOR_SIDES, IMAGE_QUEUE, MAX_CODEC_PRIVATE_BYTES, MAX_IMAGE_BYTES, STILLS_QUEUE};
+use crate::limits::{DETECTOR_SIDES, IMAGE_QUEUE, LOOKS_QUEUE, MAX_CODEC_PRIVATE_BYTES, MAX_IMAGE_BYTES, STILLS_QUEUE};
 use crate::manifest::Manifest;
 use crate::meters::Meters;
 use crate::objects::LabelAnalysis;
 use crate::process::Launch;
-use crate::still_host::{StillHost, StillsJob};
+use crate::still_host::{FrameKind, FramesJob, Question, StillHost};
 use crate::types::*;
 use crate::video_host::{Session, VideoHost};
 
@@ -46,7 +47,7 @@ struct Hosts {
     /// Of an account, and whether they work in the background: cameras and recordings share no process.
     videos: HashMap<(AccountId, bool), Vec<Arc<VideoHost>>>,
     images: HashMap<AccountId, mpsc::Sender<ImageRequest>>,
-    stills: HashMap<AccountId, mpsc::Sender<StillsJob>>,
+    stills: HashMap<(AccountId, FrameKind), mpsc::Sender<FramesJob>>,
 }
 
 impl Hosts {
@@ -184,19 +185,54 @@ impl VisionPool {
     /// Makes still images of video frames, in a worker process of the account: an answer for each wanted packet, in their
     /// order. Dropping the future gives the request up.
     pub async fn stills(&self, request: StillsRequest) -> Result<Vec<Result<Bytes, StillError>>, StillsError> {
-        let undecodable = |request: &StillsRequest| {
-            let wanted = request.packets.iter().filter(|packet| packet.wanted).count();
-            Ok(vec![Err(StillError::Undecodable); wanted])
-        };
-        if request.codec_private.len() > MAX_CODEC_PRIVATE_BYTES {
-            return undecodable(&request);
-        }
-        let (reply, answer) = oneshot::channel();
         let account = request.account;
-        let mut job = StillsJob { request, reply };
+        if request.codec_private.len() > MAX_CODEC_PRIVATE_BYTES {
+            return Ok(vec![Err(StillError::Undecodable); wanted(&request.packets)]);
+        }
+        let question = Question::Stills(request);
+        self.ask(account, FrameKind::Stills, question).await.map(files)
+    }
+
+    /// The objects of video frames, found in a worker process of the account that goes after those of cameras: an answer for
+    /// each wanted packet, in their order. Dropping the future gives the request up. Needs [`Abilities::labels`].
+    pub async fn frame_objects(
+        &self,
+        request: FramesRequest,
+    ) -> Result<Vec<Result<LabelAnalysis, StillError>>, StillsError> {
+        let answers = self.look_at_frames(request, FrameLook::Objects).await;
+        answers.map(analyses)
+    }
+
+    /// JPEGs of a part of video frames, made where [`VisionPool::frame_objects`] looks: an answer for each wanted packet, in
+    /// their order. Dropping the future gives the request up. Needs [`Abilities::labels`].
+    pub async fn frame_parts(
+        &self,
+        request: FramesRequest,
+        area: BoundingBox,
+        quality: u8,
+    ) -> Result<Vec<Result<Bytes, StillError>>, StillsError> {
+        let answers = self.look_at_frames(request, FrameLook::Part { area, quality }).await;
+        answers.map(files)
+    }
+
+    async fn look_at_frames(&self, request: FramesRequest, look: FrameLook) -> Result<Answers, StillsError> {
+        if !self.inner.abilities.labels {
+            let why = "the models were prepared without that of objects";
+            return Err(StillsError::Worker(why.to_owned()));
+        }
+        if request.codec_private.len() > MAX_CODEC_PRIVATE_BYTES {
+            return Ok(vec![Err(StillError::Undecodable); wanted(&request.packets)]);
+        }
+        let account = request.account;
+        self.ask(account, FrameKind::Looks, Question::Look(request, look)).await
+    }
+
+    async fn ask(&self, account: AccountId, kind: FrameKind, question: Question) -> Result<Answers, StillsError> {
+        let (reply, answer) = oneshot::channel();
+        let mut job = FramesJob { question, reply };
         // A host may retire between being found and being asked; the second time a new one is found.
         for _ in 0..2 {
-            let host = Inner::still_host(&self.inner, account).ok_or(StillsError::Busy)?;
+            let host = Inner::still_host(&self.inner, account, kind).ok_or(StillsError::Busy)?;
             job = match host.try_send(job) {
                 Ok(()) => {
                     let gone = || StillsError::Worker("the pool was shut down".to_owned());
@@ -242,6 +278,10 @@ impl VisionPool {
     }
 }
 
+fn wanted(packets: &[StillPacket]) -> usize {
+    packets.iter().filter(|packet| packet.wanted).count()
+}
+
 impl Inner {
     /// The channel to the account's image worker, made if need be; `None` when all workers are taken.
     fn image_host(inner: &Arc<Inner>, account: AccountId) -> Option<mpsc::Sender<ImageRequest>> {
@@ -271,21 +311,27 @@ impl Inner {
         Some(sender)
     }
 
-    /// The channel to the account's worker for still images, made if need be; `None` when all workers are taken.
-    fn still_host(inner: &Arc<Inner>, account: AccountId) -> Option<mpsc::Sender<StillsJob>> {
+    /// The channel to the account's worker for frames of stored video, made if need be; `None` when all workers are taken.
+    fn still_host(inner: &Arc<Inner>, account: AccountId, kind: FrameKind) -> Option<mpsc::Sender<FramesJob>> {
         let mut hosts = inner.hosts.lock();
-        if let Some(host) = hosts.stills.get(&account).filter(|host| !host.is_closed()) {
+        let slot = (account, kind);
+        if let Some(host) = hosts.stills.get(&slot).filter(|host| !host.is_closed()) {
             return Some(host.clone());
         }
-        hosts.stills.remove(&account);
+        hosts.stills.remove(&slot);
         if hosts.count() >= inner.config.max_workers {
             return None;
         }
-        let (sender, jobs) = mpsc::channel(STILLS_QUEUE);
-        hosts.stills.insert(account, sender.clone());
+        let (launch, queue) = match kind {
+            FrameKind::Stills => (&inner.launch, STILLS_QUEUE),
+            FrameKind::Looks => (&inner.background, LOOKS_QUEUE),
+        };
+        let (sender, jobs) = mpsc::channel(queue);
+        hosts.stills.insert(slot, sender.clone());
         let host = StillHost {
             account,
-            launch: inner.launch.clone(),
+            kind,
+            launch: launch.clone(),
             meters: inner.meters.clone(),
             idle_retire: inner.config.idle_retire,
             jobs,
@@ -293,7 +339,7 @@ impl Inner {
         let pool = Arc::downgrade(inner);
         tokio::spawn(host.run(move || {
             if let Some(inner) = pool.upgrade() {
-                inner.hosts.lock().stills.remove(&account);
+                inner.hosts.lock().stills.remove(&slot);
             }
         }));
         Some(sender)

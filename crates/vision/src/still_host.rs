@@ -1,36 +1,105 @@
-//! One worker process for the still images of one account's video, apart from its sessions and its images: a long group of
-//! pictures must hold up neither.
+//! One worker process for frames of one account's stored video, apart from its sessions and its images: a long group of
+//! pictures must hold up neither. An account has one for still images and another one, which goes after everything else,
+//! for the objects of frames.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::AccountId;
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::limits::{MAX_FRAME_BYTES, STILLS_TIMEOUT};
+use crate::frames::{Answers, FrameLook, FramesRequest, Made};
+use crate::limits::{LOOK_TIMEOUT, MAX_FRAME_BYTES, STILLS_TIMEOUT};
 use crate::meters::Meters;
 use crate::process::{Failure, Inbox, Launch, Outbox, Process};
-use crate::protocol::{FromWorker, OpenStills, StillFrame, ToWorker};
-use crate::types::{Abilities, StillError, StillsError, StillsRequest};
+use crate::protocol::{FromWorker, OpenLook, OpenStills, StillFrame, ToWorker};
+use crate::types::{Abilities, StillError, StillPacket, StillsError, StillsRequest};
 
-const KIND: [&str; 1] = ["stills"];
+/// What a host is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum FrameKind {
+    /// Still images.
+    Stills,
+    /// Objects of frames, and pictures of them.
+    Looks,
+}
 
-/// The answers for the wanted packets, in their order.
-pub(crate) type Stills = Vec<Result<Bytes, StillError>>;
+impl FrameKind {
+    fn label(self) -> [&'static str; 1] {
+        match self {
+            FrameKind::Stills => ["stills"],
+            FrameKind::Looks => ["labels"],
+        }
+    }
 
-/// A request and where its images go.
-pub(crate) struct StillsJob {
-    pub(crate) request: StillsRequest,
-    pub(crate) reply: oneshot::Sender<Result<Stills, StillsError>>,
+    fn abilities(self) -> Abilities {
+        Abilities {
+            attributes: false,
+            labels: self == FrameKind::Looks,
+        }
+    }
+
+    fn timeout(self) -> Duration {
+        match self {
+            FrameKind::Stills => STILLS_TIMEOUT,
+            FrameKind::Looks => LOOK_TIMEOUT,
+        }
+    }
+}
+
+/// What is asked about frames.
+pub(crate) enum Question {
+    Stills(StillsRequest),
+    Look(FramesRequest, FrameLook),
+}
+
+impl Question {
+    fn packets(&self) -> &[StillPacket] {
+        match self {
+            Question::Stills(request) => &request.packets,
+            Question::Look(request, _) => &request.packets,
+        }
+    }
+
+    fn open(&self, number: u32) -> ToWorker {
+        match self {
+            Question::Stills(request) => ToWorker::Stills(OpenStills {
+                request: number,
+                codec: request.codec,
+                format: request.format,
+                width: request.width.unwrap_or(0),
+                height: request.height.unwrap_or(0),
+                codec_private: request.codec_private.clone(),
+            }),
+            Question::Look(request, look) => ToWorker::Look(OpenLook {
+                request: number,
+                codec: request.codec,
+                look: *look,
+                codec_private: request.codec_private.clone(),
+            }),
+        }
+    }
+
+    /// Whether the answer is of the kind that was asked for.
+    fn is_answered_by(&self, made: &Made) -> bool {
+        let objects = matches!(self, Question::Look(_, FrameLook::Objects));
+        objects == matches!(made, Made::Objects(_))
+    }
+}
+
+/// A question and where its answers go.
+pub(crate) struct FramesJob {
+    pub(crate) question: Question,
+    pub(crate) reply: oneshot::Sender<Result<Answers, StillsError>>,
 }
 
 pub(crate) struct StillHost {
     pub(crate) account: AccountId,
+    pub(crate) kind: FrameKind,
     pub(crate) launch: Arc<Launch>,
     pub(crate) meters: Arc<Meters>,
     pub(crate) idle_retire: Duration,
-    pub(crate) jobs: mpsc::Receiver<StillsJob>,
+    pub(crate) jobs: mpsc::Receiver<FramesJob>,
 }
 
 impl StillHost {
@@ -53,10 +122,10 @@ impl StillHost {
                 continue;
             }
             number += 1;
-            let StillsJob { request, mut reply } = job;
+            let FramesJob { question, mut reply } = job;
             let made = tokio::select! {
                 biased;
-                made = self.make(&mut worker, number, &request) => made,
+                made = self.make(&mut worker, number, &question) => made,
                 () = reply.closed() => {
                     // Nobody waits for it any more. The worker may be in the middle of it, and cannot be told to stop.
                     if let Some(busy) = worker.take() {
@@ -73,7 +142,10 @@ impl StillHost {
         }
     }
 
-    fn count(&self, result: &Result<Stills, StillsError>) {
+    fn count(&self, result: &Result<Answers, StillsError>) {
+        if self.kind != FrameKind::Stills {
+            return; // Who asks counts what became of the frames.
+        }
         let count = |label: &str, many: usize| self.meters.stills.with_label_values(&[label]).inc_by(many as u64);
         match result {
             Ok(stills) => {
@@ -90,25 +162,25 @@ impl StillHost {
         &self,
         worker: &mut Option<Process>,
         number: u32,
-        request: &StillsRequest,
-    ) -> Result<Stills, StillsError> {
+        question: &Question,
+    ) -> Result<Answers, StillsError> {
         let mut last = Failure::Ended;
         for _ in 0..2 {
             let process = match &mut *worker {
                 Some(process) => process,
                 none => {
-                    let started = Process::start(&self.launch, Abilities::default()).await;
+                    let started = Process::start(&self.launch, self.kind.abilities()).await;
                     let started = started.map_err(|failure| StillsError::Worker(failure.to_string()))?;
-                    self.meters.workers.with_label_values(&KIND).inc();
+                    self.meters.workers.with_label_values(&self.kind.label()).inc();
                     none.insert(started)
                 }
             };
-            let asked = tokio::time::timeout(STILLS_TIMEOUT, ask(process, number, request));
+            let asked = tokio::time::timeout(self.kind.timeout(), ask(process, number, question));
             match asked.await.unwrap_or(Err(Failure::Silent)) {
-                Ok(stills) => return Ok(stills),
+                Ok(answers) => return Ok(answers),
                 Err(failure) => {
-                    self.meters.deaths.with_label_values(&KIND).inc();
-                    tracing::warn!(account = %self.account, error = %failure, "vision worker lost over still images");
+                    self.meters.deaths.with_label_values(&self.kind.label()).inc();
+                    tracing::warn!(account = %self.account, error = %failure, "vision worker lost over stored frames");
                     if let Some(lost) = worker.take() {
                         self.end(lost).await;
                     }
@@ -124,30 +196,22 @@ impl StillHost {
     }
 
     async fn end(&self, process: Process) {
-        self.meters.workers.with_label_values(&KIND).dec();
+        self.meters.workers.with_label_values(&self.kind.label()).dec();
         process.kill().await;
     }
 }
 
 /// Writes and reads at once: the worker answers while frames are still on their way.
-async fn ask(process: &mut Process, number: u32, request: &StillsRequest) -> Result<Stills, Failure> {
-    let told = tell(&mut process.outbox, number, request);
-    let heard = hear(&mut process.inbox, number, request);
-    let ((), stills) = tokio::try_join!(told, heard)?;
-    Ok(stills)
+async fn ask(process: &mut Process, number: u32, question: &Question) -> Result<Answers, Failure> {
+    let told = tell(&mut process.outbox, number, question);
+    let heard = hear(&mut process.inbox, number, question);
+    let ((), answers) = tokio::try_join!(told, heard)?;
+    Ok(answers)
 }
 
-async fn tell(outbox: &mut Outbox, number: u32, request: &StillsRequest) -> Result<(), Failure> {
-    let open = OpenStills {
-        request: number,
-        codec: request.codec,
-        format: request.format,
-        width: request.width.unwrap_or(0),
-        height: request.height.unwrap_or(0),
-        codec_private: request.codec_private.clone(),
-    };
-    outbox.send(&ToWorker::Stills(open)).await?;
-    for (index, packet) in request.packets.iter().enumerate() {
+async fn tell(outbox: &mut Outbox, number: u32, question: &Question) -> Result<(), Failure> {
+    outbox.send(&question.open(number)).await?;
+    for (index, packet) in question.packets().iter().enumerate() {
         // A frame that no message holds is missing to the decoder, which says so of those that refer to it.
         if packet.data.len() > MAX_FRAME_BYTES {
             continue;
@@ -164,26 +228,36 @@ async fn tell(outbox: &mut Outbox, number: u32, request: &StillsRequest) -> Resu
     outbox.send(&ToWorker::EndOfStills { request: number }).await
 }
 
-async fn hear(inbox: &mut Inbox, number: u32, request: &StillsRequest) -> Result<Stills, Failure> {
-    let wanted = request.packets.iter().enumerate().filter(|(_, packet)| packet.wanted);
-    let wanted: Vec<usize> = wanted.map(|(index, _)| index).collect();
-    let mut stills: Stills = vec![Err(StillError::Undecodable); wanted.len()];
+async fn hear(inbox: &mut Inbox, number: u32, question: &Question) -> Result<Answers, Failure> {
+    let packets = question.packets().iter().enumerate();
+    let wanted: Vec<usize> = packets
+        .filter(|(_, packet)| packet.wanted)
+        .map(|(index, _)| index)
+        .collect();
+    let mut answers: Answers = vec![Err(StillError::Undecodable); wanted.len()];
     loop {
-        match inbox.next().await? {
+        let (frame, answer) = match inbox.next().await? {
             FromWorker::Still {
                 request,
                 number: frame,
                 result,
-            } if request == number => {
-                let at = wanted
-                    .binary_search(&(frame as usize))
-                    .map_err(|_| Failure::OutOfTurn)?;
-                if let Some(still) = stills.get_mut(at) {
-                    *still = result;
-                }
-            }
-            FromWorker::StillsDone { request } if request == number => return Ok(stills),
+            } if request == number => (frame, result.map(Made::File)),
+            FromWorker::Objects {
+                request,
+                number: frame,
+                result,
+            } if request == number => (frame, result.map(Made::Objects)),
+            FromWorker::StillsDone { request } if request == number => return Ok(answers),
             _ => return Err(Failure::OutOfTurn),
+        };
+        if answer.as_ref().is_ok_and(|made| !question.is_answered_by(made)) {
+            return Err(Failure::OutOfTurn);
+        }
+        let at = wanted
+            .binary_search(&(frame as usize))
+            .map_err(|_| Failure::OutOfTurn)?;
+        if let Some(place) = answers.get_mut(at) {
+            *place = answer;
         }
     }
 }

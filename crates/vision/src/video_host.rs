@@ -223,6 +223,7 @@ impl VideoHost {
             | FromWorker::Image { .. }
             | FromWorker::Labels { .. }
             | FromWorker::Still { .. }
+            | FromWorker::Objects { .. }
             | FromWorker::StillsDone { .. }
             | FromWorker::FilmWants { .. }
             | FromWorker::FilmOpened(_)
@@ -259,6 +260,7 @@ impl VideoHost {
             | FromWorker::Image { .. }
             | FromWorker::Labels { .. }
             | FromWorker::Still { .. }
+            | FromWorker::Objects { .. }
             | FromWorker::StillsDone { .. }
             | FromWorker::FilmWants { .. }
             | FromWorker::FilmOpened(_)

@@ -15,10 +15,10 @@ use base::Timestamp;
 use bytes::{Bytes, BytesMut};
 use fuzz_targets::{ACCESS_KEY_ID, NOW_MS, SECRET};
 use matroska::{Track, TrackKind, Video, writer};
-use vision::protocol::{FromWorker, OpenSession, Packet, ToWorker};
+use vision::protocol::{FromWorker, OpenLook, OpenSession, Packet, ToWorker};
 use vision::{
-    Codec, ColorRange, DetectedObject, Face, FaceAttributes, FaceMesh, FilmFault, FilmFrame, FilmInfo, ImageAnalysis,
-    ImageError, LabelAnalysis,
+    BoundingBox, Codec, ColorRange, DetectedObject, Face, FaceAttributes, FaceMesh, FilmFault, FilmFrame, FilmInfo,
+    FrameLook, ImageAnalysis, ImageError, LabelAnalysis, StillError,
 };
 
 #[path = "../../../crates/matroska/tests/common/generate.rs"]
@@ -178,6 +178,16 @@ const BODIES: &[(&str, &str, &str)] = &[
         "wire_rekognition",
         "CreateStreamProcessor",
         r#"{"Name":"door-staff","Input":{"KinesisVideoStream":{"Arn":"arn:aws:kinesisvideo:eu-west-1:000000000000:stream/door/1795347223000"}},"Output":{"KinesisDataStream":{"Arn":"arn:aws:kinesis:eu-west-1:000000000000:stream/seen"}},"RoleArn":"arn:aws:iam::000000000000:role/any","Settings":{"FaceSearch":{"CollectionId":"staff","FaceMatchThreshold":80}}}"#,
+    ),
+    (
+        "wire_rekognition",
+        "StartStreamProcessor",
+        r#"{"Name":"home","StartSelector":{"KVSStreamStartSelector":{"ProducerTimestamp":1795347223436,"FragmentNumber":"91343852333181432392682062607743920146159169392"}},"StopSelector":{"MaxDurationInSeconds":120}}"#,
+    ),
+    (
+        "wire_rekognition",
+        "UpdateStreamProcessor",
+        r#"{"Name":"home","SettingsForUpdate":{"ConnectedHomeForUpdate":{"Labels":["PERSON","PET"],"MinConfidence":62.5}},"RegionsOfInterestForUpdate":[{"BoundingBox":{"Left":0.1,"Top":0.2,"Width":0.3,"Height":0.4}},{"Polygon":[{"X":0,"Y":0},{"X":1,"Y":0},{"X":0.5,"Y":1}]}],"DataSharingPreferenceForUpdate":{"OptIn":false},"ParametersToDelete":["ConnectedHomeMinConfidence","RegionsOfInterest"]}"#,
     ),
     (
         "wire_sts",
@@ -434,6 +444,26 @@ fn vision_messages() {
         },
         ToWorker::Film { size: 1 << 33 },
         ToWorker::FilmBytes { data: data.clone() },
+        ToWorker::Look(OpenLook {
+            request: 7,
+            codec: Codec::H264,
+            look: FrameLook::Objects,
+            codec_private: Bytes::from_static(AVC),
+        }),
+        ToWorker::Look(OpenLook {
+            request: 8,
+            codec: Codec::H265,
+            look: FrameLook::Part {
+                area: BoundingBox {
+                    left: -0.25,
+                    top: 0.25,
+                    width: 0.5,
+                    height: 1.0,
+                },
+                quality: 90,
+            },
+            codec_private: Bytes::from_static(HEVC),
+        }),
     ];
     for (n, message) in to_worker.iter().enumerate() {
         let mut said = Vec::new();
@@ -518,6 +548,20 @@ fn vision_messages() {
         FromWorker::FilmOpened(info),
         FromWorker::FilmFrame(frame),
         FromWorker::FilmEnd(Err(FilmFault::Codec("mpeg4".to_owned()))),
+        FromWorker::Objects {
+            request: 7,
+            number: 1,
+            result: Ok(LabelAnalysis {
+                width: 1280,
+                height: 720,
+                objects: vec![DetectedObject::default(); 3],
+            }),
+        },
+        FromWorker::Objects {
+            request: 7,
+            number: 2,
+            result: Err(StillError::TooLarge),
+        },
     ];
     for (n, message) in from_worker.iter().enumerate() {
         let mut said = Vec::new();

@@ -15,7 +15,8 @@
 //!
 //! Still images of frames are a request in many messages: [`ToWorker::Stills`], a [`ToWorker::StillPacket`] for each
 //! frame, [`ToWorker::EndOfStills`]. The worker decodes each packet as it comes, and says [`FromWorker::Still`] for each
-//! wanted one when its picture is out, in no promised order, then [`FromWorker::StillsDone`].
+//! wanted one when its picture is out, in no promised order, then [`FromWorker::StillsDone`]. A look at frames begins with
+//! [`ToWorker::Look`] instead, and goes on in the same way; where it is for objects, the answers are [`FromWorker::Objects`].
 //!
 //! A film is taken apart by a process that does nothing else (`--film`): after [`ToWorker::Film`] it asks for bytes with
 //! [`FromWorker::FilmWants`], each time waiting for one [`ToWorker::FilmBytes`], and says [`FromWorker::FilmOpened`], a
@@ -24,6 +25,7 @@
 use bytes::Bytes;
 
 use crate::film::{FilmFault, FilmFrame, FilmInfo};
+use crate::frames::FrameLook;
 use crate::limits::{MAX_FACES, MAX_FRAME_BYTES, MAX_IMAGE_BYTES, MAX_STILL_BYTES};
 use crate::objects::LabelAnalysis;
 use crate::types::{Codec, ImageAnalysis, ImageError, SkipReason, StillError, StillFormat};
@@ -117,6 +119,19 @@ pub struct OpenStills {
     pub codec_private: Bytes,
 }
 
+/// A look at frames as the worker sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenLook {
+    /// The server's number for it.
+    pub request: u32,
+    /// The decoder.
+    pub codec: Codec,
+    /// What is asked; the worker was started with the model of objects.
+    pub look: FrameLook,
+    /// Extradata.
+    pub codec_private: Bytes,
+}
+
 /// One frame of a request for still images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StillFrame {
@@ -180,6 +195,8 @@ pub enum ToWorker {
     },
     /// A request for still images begins; one is under way at a time.
     Stills(OpenStills),
+    /// A look at frames begins, in place of a request for still images.
+    Look(OpenLook),
     /// A frame of it.
     StillPacket(StillFrame),
     /// No more frames: what is wanted and still in the decoder comes out, then [`FromWorker::StillsDone`].
@@ -265,6 +282,15 @@ pub enum FromWorker {
         number: u32,
         /// The file, or why there is none.
         result: Result<Bytes, StillError>,
+    },
+    /// The objects of a [`StillFrame::wanted`] frame.
+    Objects {
+        /// Of which request.
+        request: u32,
+        /// The frame.
+        number: u32,
+        /// What it shows, or why that is not known.
+        result: Result<LabelAnalysis, StillError>,
     },
     /// After [`ToWorker::EndOfStills`], when every wanted frame has had its answer.
     StillsDone {

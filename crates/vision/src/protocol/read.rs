@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 
-use super::{FromWorker, MAX_EMBEDDING, OpenSession, OpenStills, Packet, ProtocolError, StillFrame, ToWorker};
+use super::{
+    FromWorker, MAX_EMBEDDING, OpenLook, OpenSession, OpenStills, Packet, ProtocolError, StillFrame, ToWorker,
+};
+use crate::frames::FrameLook;
 use crate::limits::{MAX_FACES, MAX_OBJECTS, MAX_STILL_BYTES};
 use crate::objects::{DetectedObject, LabelAnalysis, OBJECT_CLASSES};
 use crate::types::{
@@ -91,6 +94,12 @@ impl ToWorker {
             41 => ToWorker::FilmBytes {
                 data: fields.rest(message),
             },
+            60 => ToWorker::Look(OpenLook {
+                request: fields.u32()?,
+                codec: fields.codec()?,
+                look: fields.look()?,
+                codec_private: fields.rest(message),
+            }),
             other => return Err(ProtocolError::UnknownKind(other)),
         };
         fields.end(decoded)
@@ -133,9 +142,7 @@ impl FromWorker {
                 number: fields.u32()?,
                 result: match fields.u8()? {
                     0 => Ok(fields.file()?),
-                    1 => Err(StillError::Undecodable),
-                    2 => Err(StillError::TooLarge),
-                    _ => return Err(ProtocolError::BadValue(kind)),
+                    code => Err(fields.still_error(code)?),
                 },
             },
             8 => FromWorker::StillsDone { request: fields.u32()? },
@@ -144,6 +151,14 @@ impl FromWorker {
                 result: fields.label_result()?,
             },
             40..=43 => super::film::decode(&mut fields)?,
+            60 => FromWorker::Objects {
+                request: fields.u32()?,
+                number: fields.u32()?,
+                result: match fields.u8()? {
+                    0 => Ok(fields.objects()?),
+                    code => Err(fields.still_error(code)?),
+                },
+            },
             other => return Err(ProtocolError::UnknownKind(other)),
         };
         fields.end(decoded)
@@ -233,6 +248,25 @@ impl<'a> Fields<'a> {
         match self.u8()? {
             0 => Ok(Codec::H264),
             1 => Ok(Codec::H265),
+            _ => Err(ProtocolError::BadValue(self.kind)),
+        }
+    }
+
+    fn look(&mut self) -> Result<FrameLook, ProtocolError> {
+        match self.u8()? {
+            0 => Ok(FrameLook::Objects),
+            quality @ 1..=100 => Ok(FrameLook::Part {
+                quality,
+                area: self.bounding_box()?,
+            }),
+            _ => Err(ProtocolError::BadValue(self.kind)),
+        }
+    }
+
+    fn still_error(&self, code: u8) -> Result<StillError, ProtocolError> {
+        match code {
+            1 => Ok(StillError::Undecodable),
+            2 => Ok(StillError::TooLarge),
             _ => Err(ProtocolError::BadValue(self.kind)),
         }
     }

@@ -186,6 +186,25 @@ proptest! {
     }
 
     #[test]
+    fn a_look_at_frames_and_its_answers_arrive(
+        request: u32, number: u32, area in any_box(), quality in 1u8..=100, private in proptest::collection::vec(any::<u8>(), 0..60),
+        found in proptest::collection::vec((0u8..80, any_box()), 0..100)
+    ) {
+        for look in [FrameLook::Objects, FrameLook::Part { area, quality }] {
+            let codec_private = private.clone().into();
+            let message = ToWorker::Look(OpenLook { request, codec: Codec::H265, look, codec_private });
+            prop_assert_eq!(ToWorker::decode(&sent(&message)), Ok(message));
+        }
+        let object = |(class, bounding_box)| DetectedObject { class, confidence: 61.5, bounding_box };
+        let objects = found.into_iter().map(object).collect();
+        let analysis = LabelAnalysis { width: 1280, height: 720, objects };
+        for result in [Ok(analysis), Err(StillError::Undecodable), Err(StillError::TooLarge)] {
+            let message = FromWorker::Objects { request, number, result };
+            prop_assert_eq!(FromWorker::decode(&answered(&message)), Ok(message));
+        }
+    }
+
+    #[test]
     fn arbitrary_bytes_are_refused_or_read_but_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = FromWorker::decode(&bytes);
         let _ = ToWorker::decode(&Bytes::from(bytes));

@@ -1,6 +1,7 @@
 //! Messages to bytes.
 
 use super::{FromWorker, MAX_EMBEDDING, ToWorker};
+use crate::frames::FrameLook;
 use crate::limits::{MAX_FACES, MAX_OBJECTS};
 use crate::objects::LabelAnalysis;
 use crate::types::{Codec, Face, FaceAttributes, ImageAnalysis, ImageError, SkipReason, StillError, StillFormat};
@@ -71,6 +72,13 @@ impl ToWorker {
                 });
                 put_u32(head, open.width);
                 put_u32(head, open.height);
+                &open.codec_private
+            }
+            ToWorker::Look(open) => {
+                head.push(60);
+                put_u32(head, open.request);
+                head.push(codec_code(open.codec));
+                put_look(head, open.look);
                 &open.codec_private
             }
             ToWorker::StillPacket(frame) => {
@@ -188,8 +196,23 @@ impl FromWorker {
                         out.push(0);
                         out.extend_from_slice(file);
                     }
-                    Err(StillError::Undecodable) => out.push(1),
-                    Err(StillError::TooLarge) => out.push(2),
+                    Err(error) => out.push(still_code(*error)),
+                }
+            }
+            FromWorker::Objects {
+                request,
+                number,
+                result,
+            } => {
+                out.push(60);
+                put_u32(out, *request);
+                put_u32(out, *number);
+                match result {
+                    Ok(analysis) => {
+                        out.push(0);
+                        put_objects(out, analysis);
+                    }
+                    Err(error) => out.push(still_code(*error)),
                 }
             }
             FromWorker::StillsDone { request } => {
@@ -212,6 +235,25 @@ fn finish(head: &mut [u8], tail: usize) {
     let length = u32::try_from(head.len() - 4 + tail).unwrap_or(u32::MAX);
     if let Some(prefix) = head.get_mut(..4) {
         prefix.copy_from_slice(&length.to_le_bytes());
+    }
+}
+
+fn put_look(out: &mut Vec<u8>, look: FrameLook) {
+    match look {
+        FrameLook::Objects => out.push(0),
+        FrameLook::Part { area, quality } => {
+            out.push(quality.clamp(1, 100));
+            for value in [area.left, area.top, area.width, area.height] {
+                put_f32(out, value);
+            }
+        }
+    }
+}
+
+fn still_code(error: StillError) -> u8 {
+    match error {
+        StillError::Undecodable => 1,
+        StillError::TooLarge => 2,
     }
 }
 
