@@ -6,8 +6,8 @@
 //! model. It knows no HTTP, no codec and no storage format.
 //!
 //! What differs from AWS: objects in buckets have no versions; the attributes that no model here can tell
-//! (glasses, beards, occlusion, where the eyes look) are left out; labels are objects alone; processors search faces, not
-//! labels.
+//! (glasses, beards, occlusion, where the eyes look) are left out; labels are objects alone, and of those of label-detection
+//! processors PACKAGE is not told.
 
 mod attributes;
 mod collections;
@@ -19,6 +19,7 @@ mod labels;
 pub mod limits;
 pub mod ports;
 pub mod processors;
+mod publish;
 mod quality;
 mod service;
 mod shapes;

@@ -121,7 +121,7 @@ pub const STORED_ATTEMPTS_MAX: u32 = 4;
 /// Entries of one page of a job's results (AWS).
 pub const STORED_PAGE_MAX: usize = 1000;
 
-/// How often a topic is told of a job's end before it is given up: some six hours.
+/// How often a topic is told something before that is given up: some six hours.
 pub const NOTIFY_TRIES_MAX: u32 = 48;
 
 /// The pause before a topic is told again; doubled each time up to [`NOTIFY_PAUSE_MAX`].
@@ -129,3 +129,53 @@ pub const NOTIFY_PAUSE_MIN: Duration = Duration::from_secs(1);
 
 /// See [`NOTIFY_PAUSE_MIN`].
 pub const NOTIFY_PAUSE_MAX: Duration = Duration::from_secs(600);
+
+/// The least confidence of labels where ConnectedHome names none (guide).
+pub const CONNECTED_HOME_CONFIDENCE_DEFAULT: f32 = 50.0;
+
+/// Video that a label-detection session does at most, in seconds (service model: `MaxDurationInSecondsULong` ends at 120).
+pub const LABEL_SECONDS_MAX: u32 = 120;
+
+/// The same where StopSelector names no number (service model).
+pub const LABEL_SECONDS_DEFAULT: u32 = 10;
+
+/// A label-detection session ends when the stream has sent nothing for so long.
+pub const LABEL_IDLE: Duration = Duration::from_secs(20);
+
+/// Frames a second of video time in which label detection looks for people and pets, unless `sightglass:max_rate` says
+/// otherwise: who walks through a picture is in it for seconds, and eight cameras need no more than a core.
+pub const LABEL_RATE_DEFAULT: f32 = 2.0;
+
+/// Bytes of a fragment's frames that label detection keeps until the fragment is stored; what follows is not looked at.
+/// Fragments end at 50 MB (Kinesis Video Streams' quota), those of cameras with a few.
+pub const LABEL_FRAGMENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Fragments of a stream that have begun and are not known to be stored.
+pub const LABEL_FRAGMENTS_OPEN_MAX: usize = 4;
+
+/// Frames of a fragment that are looked at, at most: half a minute at the default rate, longer than a fragment is.
+pub const LOOK_FRAMES_MAX: usize = 64;
+
+/// Label-detection sessions that run at once in the whole server: with ordinary cameras some hundred megabytes.
+pub const LABEL_SESSIONS_MAX: usize = 64;
+
+/// Sessions with notifications that no topic has taken, in the whole server, before no other begins: some kilobytes each.
+pub const LABEL_SESSIONS_UNTOLD_MAX: usize = 1000;
+
+/// Bytes of the KeyPrefix of a label-detection processor: S3's keys end at 1,024, and some 290 stand behind it.
+pub const LABEL_KEY_PREFIX_BYTES_MAX: usize = 720;
+
+/// The quality of the images of label detection, 1 to 100.
+pub const LABEL_JPEG_QUALITY: u8 = 90;
+
+/// How often an image is written again before the session fails: some 50 seconds.
+pub const LABEL_PUT_TRIES_MAX: u32 = 12;
+
+/// Points of a region's polygon (service model's text: up to 10).
+pub const POLYGON_POINTS_MAX: usize = 10;
+
+/// Fewer have no area.
+pub const POLYGON_POINTS_MIN: usize = 3;
+
+/// The least area of a region of interest, as a share of the picture: less than the smallest object that is found.
+pub const REGION_AREA_MIN: f64 = 0.0001;

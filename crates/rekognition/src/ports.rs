@@ -14,9 +14,9 @@ use video_streams::VideoStreams;
 use video_streams::consumer::{Consumer, ConsumerError, Event, StartAt, StreamRef};
 use video_streams::stored::{StoredFragment, StoredFrames, TimeAxis};
 use vision::{
-    Abilities, FilmError, FilmFrame, FilmInfo, FilmReader, FilmSource, Frame, FrameOutcome, FrameSender, ImageAnalysis,
-    ImageError, ImageOptions, LabelAnalysis, Mode, OpenError, ResultReceiver, SendReport, SessionClosed, SessionConfig,
-    VisionPool,
+    Abilities, BoundingBox, FilmError, FilmFrame, FilmInfo, FilmReader, FilmSource, Frame, FrameOutcome, FrameSender,
+    FramesRequest, ImageAnalysis, ImageError, ImageOptions, LabelAnalysis, Mode, OpenError, ResultReceiver, SendReport,
+    SessionClosed, SessionConfig, StillError, StillsError, VisionPool,
 };
 
 /// Finds and reads faces.
@@ -46,6 +46,24 @@ pub trait Vision: Send + Sync + 'static {
     /// Finds the objects of a JPEG or PNG image; needs [`Abilities::labels`].
     async fn label_image(&self, _account: AccountId, _image: Bytes) -> Result<LabelAnalysis, ImageError> {
         Err(ImageError::Worker("there is no model of objects".to_owned()))
+    }
+
+    /// The objects of the wanted frames of stored video, in their order; needs [`Abilities::labels`].
+    async fn frame_objects(
+        &self,
+        _request: FramesRequest,
+    ) -> Result<Vec<Result<LabelAnalysis, StillError>>, StillsError> {
+        Err(StillsError::Worker("there is no model of objects".to_owned()))
+    }
+
+    /// JPEGs of a part of the wanted frames of stored video, in their order; needs [`Abilities::labels`].
+    async fn frame_parts(
+        &self,
+        _request: FramesRequest,
+        _area: BoundingBox,
+        _quality: u8,
+    ) -> Result<Vec<Result<Bytes, StillError>>, StillsError> {
+        Err(StillsError::Worker("there is no model of objects".to_owned()))
     }
 
     /// Opens a session for one camera's frames.
@@ -121,6 +139,22 @@ impl Vision for VisionPool {
 
     async fn label_image(&self, account: AccountId, image: Bytes) -> Result<LabelAnalysis, ImageError> {
         VisionPool::label_image(self, account, image).await
+    }
+
+    async fn frame_objects(
+        &self,
+        request: FramesRequest,
+    ) -> Result<Vec<Result<LabelAnalysis, StillError>>, StillsError> {
+        VisionPool::frame_objects(self, request).await
+    }
+
+    async fn frame_parts(
+        &self,
+        request: FramesRequest,
+        area: BoundingBox,
+        quality: u8,
+    ) -> Result<Vec<Result<Bytes, StillError>>, StillsError> {
+        VisionPool::frame_parts(self, request, area, quality).await
     }
 
     fn open_session(&self, config: SessionConfig) -> Result<VisionSession, OpenError> {

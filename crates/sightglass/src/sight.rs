@@ -12,8 +12,9 @@ use faces::ModelVersion;
 use rekognition::ports::{Film, Vision, VisionSession};
 use video_streams::ports::{self, NotDecodable, StillCodec, StillsJob};
 use vision::{
-    Abilities, Codec, FilmError, FilmSource, ImageAnalysis, ImageError, ImageOptions, LabelAnalysis, OpenError,
-    SessionConfig, StartError, StillsError, StillsRequest, VisionConfig, VisionPool,
+    Abilities, BoundingBox, Codec, FilmError, FilmSource, FramesRequest, ImageAnalysis, ImageError, ImageOptions,
+    LabelAnalysis, OpenError, SessionConfig, StartError, StillError, StillsError, StillsRequest, VisionConfig,
+    VisionPool,
 };
 
 use crate::config::VisionSettings;
@@ -131,6 +132,28 @@ impl Vision for Sight {
         match self {
             Sight::Pool(pool) => pool.label_image(account, image).await,
             Sight::Blind(why) => Err(ImageError::Worker(why.clone())),
+        }
+    }
+
+    async fn frame_objects(
+        &self,
+        request: FramesRequest,
+    ) -> Result<Vec<Result<LabelAnalysis, StillError>>, StillsError> {
+        match self {
+            Sight::Pool(pool) => pool.frame_objects(request).await,
+            Sight::Blind(why) => Err(StillsError::Worker(why.clone())),
+        }
+    }
+
+    async fn frame_parts(
+        &self,
+        request: FramesRequest,
+        area: BoundingBox,
+        quality: u8,
+    ) -> Result<Vec<Result<Bytes, StillError>>, StillsError> {
+        match self {
+            Sight::Pool(pool) => pool.frame_parts(request, area, quality).await,
+            Sight::Blind(why) => Err(StillsError::Worker(why.clone())),
         }
     }
 

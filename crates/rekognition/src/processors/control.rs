@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{AccountId, ApiError, Handle, Region, Reply, Request, RequestContext, ResourceName, Timestamp};
-use storage::{CatalogError, FragmentNumber, TimeAxis};
+use storage::CatalogError;
 use tokio::sync::oneshot;
 use video_streams::consumer::StartAt;
 use wire::rekognition::{self as w, op};
 
 use super::Processors;
-use super::definition::{Definition, Kept, Transition, TransitionError};
+use super::definition::{Definition, FaceSearch, Kept, Transition, TransitionError, Work};
+use super::labels::control::{self as labels, Ending};
+use super::labels::session::Begin;
+use super::labels::settings::LabelDetection;
 use super::resume::Position;
 use super::runner::Start;
 use super::status::Status;
@@ -127,26 +130,40 @@ fn check_role(role: &str, account: AccountId) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn face_search(settings: w::StreamProcessorSettings) -> Result<(String, f32), ApiError> {
-    match (settings.face_search, settings.connected_home) {
+/// What a processor is to do.
+fn work_of(context: &RequestContext, input: &w::CreateStreamProcessorRequest) -> Result<Work, ApiError> {
+    match (&input.settings.face_search, &input.settings.connected_home) {
         (Some(_), Some(_)) => Err(error::invalid_parameter(
             "Settings has both FaceSearch and ConnectedHome; give one",
         )),
         (None, None) => Err(error::invalid_parameter(
             "Settings has neither FaceSearch nor ConnectedHome",
         )),
-        (None, Some(_)) => Err(error::invalid_parameter(
-            "ConnectedHome (labels) is not available in this version; FaceSearch is",
-        )),
-        (Some(search), None) => {
-            let collection = search.collection_id;
-            let collection = collection.ok_or_else(|| error::invalid_parameter("FaceSearch has no CollectionId"))?;
-            let threshold = search
-                .face_match_threshold
-                .unwrap_or(limits::FACE_MATCH_THRESHOLD_DEFAULT);
-            Ok((collection, threshold.max(limits::PROCESSOR_THRESHOLD_MIN)))
-        }
+        (None, Some(home)) => LabelDetection::of(input, home).map(Work::Labels),
+        (Some(search), None) => face_search(context, input, search).map(Work::FaceSearch),
     }
+}
+
+fn face_search(
+    context: &RequestContext,
+    input: &w::CreateStreamProcessorRequest,
+    search: &w::FaceSearchSettings,
+) -> Result<FaceSearch, ApiError> {
+    check_for_face_search(input)?;
+    let sink = input.output.kinesis_data_stream.as_ref();
+    let output_arn = sink.and_then(|stream| stream.arn.clone());
+    let output_arn = output_arn.ok_or_else(|| missing("Output.KinesisDataStream.Arn"))?;
+    let caller = &context.caller;
+    check_owner(&data_stream(&output_arn)?, caller.account, &caller.region, &output_arn)?;
+    let collection_id = search.collection_id.clone();
+    let threshold = search
+        .face_match_threshold
+        .unwrap_or(limits::FACE_MATCH_THRESHOLD_DEFAULT);
+    Ok(FaceSearch {
+        output_arn,
+        collection_id: collection_id.ok_or_else(|| error::invalid_parameter("FaceSearch has no CollectionId"))?,
+        threshold: threshold.max(limits::PROCESSOR_THRESHOLD_MIN),
+    })
 }
 
 /// What belongs to label detection is refused rather than kept and ignored.
@@ -188,16 +205,13 @@ fn definition_of(
     input: w::CreateStreamProcessorRequest,
     now: Timestamp,
 ) -> Result<Definition, ApiError> {
-    check_for_face_search(&input)?;
     let (account, region) = (context.caller.account, &context.caller.region);
     check_role(&input.role_arn, account)?;
-    let source = input.input.kinesis_video_stream.and_then(|stream| stream.arn);
-    let input_arn = source.ok_or_else(|| missing("Input.KinesisVideoStream.Arn"))?;
+    let source = input.input.kinesis_video_stream.as_ref();
+    let input_arn = source.and_then(|stream| stream.arn.clone());
+    let input_arn = input_arn.ok_or_else(|| missing("Input.KinesisVideoStream.Arn"))?;
     check_owner(&video_stream(&input_arn)?, account, region, &input_arn)?;
-    let sink = input.output.kinesis_data_stream.and_then(|stream| stream.arn);
-    let output_arn = sink.ok_or_else(|| missing("Output.KinesisDataStream.Arn"))?;
-    check_owner(&data_stream(&output_arn)?, account, region, &output_arn)?;
-    let (collection_id, threshold) = face_search(input.settings)?;
+    let work = work_of(context, &input)?;
     let tags = input.tags.unwrap_or_default();
     tags::check_count(&tags)?;
     Tuning::from_tags(&tags)?;
@@ -208,32 +222,21 @@ fn definition_of(
         created_ms: now.millis(),
         updated_ms: now.millis(),
         input_arn,
-        output_arn,
         role_arn: input.role_arn,
-        collection_id,
-        threshold,
+        work,
         data_sharing: input.data_sharing_preference.map(|preference| preference.opt_in),
         tags,
     })
 }
 
-/// Where label processors would begin; given for face search it is honoured too.
-fn start_of(selector: Option<w::StreamProcessingStartSelector>) -> Result<StartAt, ApiError> {
-    let Some(selector) = selector.and_then(|selector| selector.kvs_stream_start_selector) else {
-        return Ok(StartAt::Now);
-    };
-    match (selector.fragment_number, selector.producer_timestamp) {
-        (None, None) => Ok(StartAt::Now),
-        (Some(number), None) => {
-            let parsed: Result<FragmentNumber, _> = number.parse();
-            parsed
-                .map(StartAt::Fragment)
-                .map_err(|error| error::invalid_parameter(error.to_string()))
+/// Why a wanted state was not reached, as the caller is told it.
+pub(crate) fn refused(error: TransitionError, key: &ResourceName) -> ApiError {
+    match error {
+        TransitionError::NotFound => no_such_processor(key),
+        TransitionError::Refused(status) => {
+            error::in_use(format!("Stream processor {} is {}", key.name, status.to_wire()))
         }
-        (None, Some(millis)) => Ok(StartAt::Time(TimeAxis::Producer, Timestamp::from_millis(millis))),
-        (Some(_), Some(_)) => Err(error::invalid_parameter(
-            "StartSelector has both FragmentNumber and ProducerTimestamp; give one",
-        )),
+        TransitionError::Catalog(error) => catalog_error(error),
     }
 }
 
@@ -250,13 +253,8 @@ impl Processors {
             generation: None,
             at: self.clock.now(),
         };
-        self.store.transition(key, &wanted).await.map_err(|error| match error {
-            TransitionError::NotFound => no_such_processor(key),
-            TransitionError::Refused(status) => {
-                error::in_use(format!("Stream processor {} is {}", key.name, status.to_wire()))
-            }
-            TransitionError::Catalog(error) => catalog_error(error),
-        })
+        let changed = self.store.transition(key, &wanted).await;
+        changed.map_err(|error| refused(error, key))
     }
 
     pub(crate) async fn tags(&self, key: &ResourceName) -> Result<Tags, ApiError> {
@@ -294,9 +292,16 @@ impl Processors {
     }
 
     async fn stop(self: Arc<Self>, key: ResourceName) -> Result<(), ApiError> {
-        self.change(&key, Status::Stopping).await?;
+        let definition = self.change(&key, Status::Stopping).await?;
         self.end_run(&key).await;
-        self.change(&key, Status::Stopped).await.map(drop)
+        match definition.work {
+            Work::Labels(_) => {
+                self.end_session(&key, Some(definition.generation), &Ending::Stopped)
+                    .await;
+                Ok(())
+            }
+            Work::FaceSearch(_) => self.change(&key, Status::Stopped).await.map(drop),
+        }
     }
 
     /// Starts a processor again that ran when the server ended, or finishes its stop.
@@ -304,6 +309,9 @@ impl Processors {
         let Some(kept) = self.store.get(&key).await? else {
             return Ok(());
         };
+        if kept.definition.status.is_active() && matches!(kept.definition.work, Work::Labels(_)) {
+            return self.resume_session(key, kept.definition).await;
+        }
         if kept.definition.status == Status::Stopping {
             let wanted = Transition {
                 to: Status::Stopped,
@@ -370,6 +378,9 @@ impl Handle<op::CreateStreamProcessor> for Rekognition {
     ) -> Result<Reply<w::CreateStreamProcessorResponse>, ApiError> {
         let key = owned(&request.context, request.input.name.clone());
         let definition = definition_of(&request.context, request.input, self.processors.clock.now())?;
+        if let Work::Labels(detection) = &definition.work {
+            self.processors.labels.check_places(key.account, detection).await?;
+        }
         let store = &self.processors.store;
         let (others, more) = store
             .list(key.account, &key.region, None, limits::PROCESSORS_MAX)
@@ -405,13 +416,6 @@ impl Handle<op::DescribeStreamProcessor> for Rekognition {
         let video = w::KinesisVideoStream {
             arn: Some(kept.input_arn),
         };
-        let data = w::KinesisDataStream {
-            arn: Some(kept.output_arn),
-        };
-        let search = w::FaceSearchSettings {
-            collection_id: Some(kept.collection_id),
-            face_match_threshold: Some(kept.threshold),
-        };
         let answer = w::DescribeStreamProcessorResponse {
             stream_processor_arn: Some(arn(&key)),
             name: Some(key.name),
@@ -422,21 +426,43 @@ impl Handle<op::DescribeStreamProcessor> for Rekognition {
             input: Some(w::StreamProcessorInput {
                 kinesis_video_stream: Some(video),
             }),
-            output: Some(w::StreamProcessorOutput {
-                kinesis_data_stream: Some(data),
-                s3_destination: None,
-            }),
             role_arn: Some(kept.role_arn),
-            settings: Some(w::StreamProcessorSettings {
-                connected_home: None,
-                face_search: Some(search),
-            }),
             data_sharing_preference: kept
                 .data_sharing
                 .map(|opt_in| w::StreamProcessorDataSharingPreference { opt_in }),
-            ..w::DescribeStreamProcessorResponse::default()
+            ..describe_work(kept.work)
         };
         Ok(answer.into())
+    }
+}
+
+/// What the answer says of what a processor does.
+fn describe_work(work: Work) -> w::DescribeStreamProcessorResponse {
+    match work {
+        Work::FaceSearch(search) => w::DescribeStreamProcessorResponse {
+            output: Some(w::StreamProcessorOutput {
+                kinesis_data_stream: Some(w::KinesisDataStream {
+                    arn: Some(search.output_arn),
+                }),
+                s3_destination: None,
+            }),
+            settings: Some(w::StreamProcessorSettings {
+                connected_home: None,
+                face_search: Some(w::FaceSearchSettings {
+                    collection_id: Some(search.collection_id),
+                    face_match_threshold: Some(search.threshold),
+                }),
+            }),
+            ..w::DescribeStreamProcessorResponse::default()
+        },
+        Work::Labels(detection) => w::DescribeStreamProcessorResponse {
+            output: Some(detection.output_to_wire()),
+            settings: Some(detection.settings_to_wire()),
+            notification_channel: detection.channel_to_wire(),
+            regions_of_interest: detection.regions_to_wire(),
+            kms_key_id: detection.kms_key_id,
+            ..w::DescribeStreamProcessorResponse::default()
+        },
     }
 }
 
@@ -473,14 +499,26 @@ impl Handle<op::StartStreamProcessor> for Rekognition {
         &self,
         request: Request<w::StartStreamProcessorRequest>,
     ) -> Result<Reply<w::StartStreamProcessorResponse>, ApiError> {
-        let key = owned(&request.context, request.input.name);
-        if request.input.stop_selector.is_some() {
-            return Err(error::invalid_parameter("StopSelector cannot be used with FaceSearch"));
-        }
-        let from = start_of(request.input.start_selector)?;
-        to_the_end(self.processors.clone().start(key, from)).await?;
-        let answer = w::StartStreamProcessorResponse { session_id: None };
-        Ok(answer.into())
+        let input = request.input;
+        let key = owned(&request.context, input.name.clone());
+        let processors = self.processors.clone();
+        let session_id = match processors.require(&key).await?.definition.work {
+            Work::Labels(_) => {
+                let wanted = labels::wanted(&input)?;
+                Some(to_the_end(processors.start_session(key, wanted)).await?)
+            }
+            Work::FaceSearch(_) => {
+                if input.stop_selector.is_some() {
+                    return Err(error::invalid_parameter("StopSelector cannot be used with FaceSearch"));
+                }
+                // AWS says that it should not be used; given, it is honoured.
+                let begin = Begin::of(input.start_selector.as_ref())?;
+                let from = begin.map_or(StartAt::Now, |begin| begin.start_at());
+                to_the_end(processors.start(key, from)).await?;
+                None
+            }
+        };
+        Ok(w::StartStreamProcessorResponse { session_id }.into())
     }
 }
 
@@ -501,23 +539,11 @@ impl Handle<op::UpdateStreamProcessor> for Rekognition {
         request: Request<w::UpdateStreamProcessorRequest>,
     ) -> Result<Reply<w::UpdateStreamProcessorResponse>, ApiError> {
         let input = request.input;
-        let key = owned(&request.context, input.name);
+        let key = owned(&request.context, input.name.clone());
         let mut kept = self.processors.require(&key).await?;
-        let refused = [
-            (input.settings_for_update.is_some(), "SettingsForUpdate"),
-            (
-                input.regions_of_interest_for_update.is_some(),
-                "RegionsOfInterestForUpdate",
-            ),
-            (
-                input.parameters_to_delete.is_some_and(|list| !list.is_empty()),
-                "ParametersToDelete",
-            ),
-        ];
-        if let Some((_, member)) = refused.into_iter().find(|(given, _)| *given) {
-            return Err(error::invalid_parameter(format!(
-                "{member} cannot be used with FaceSearch"
-            )));
+        match &mut kept.definition.work {
+            Work::Labels(detection) => detection.update(&input)?,
+            Work::FaceSearch(_) => check_update_of_face_search(&input)?,
         }
         if kept.definition.status.is_active() {
             let status = kept.definition.status.to_wire();
@@ -528,14 +554,33 @@ impl Handle<op::UpdateStreamProcessor> for Rekognition {
         }
         if let Some(preference) = input.data_sharing_preference_for_update {
             kept.definition.data_sharing = Some(preference.opt_in);
-            kept.definition.updated_ms = self.processors.clock.now().millis();
-            self.processors
-                .store
-                .replace(&key, &kept)
-                .await
-                .map_err(|error| conflict(error, &key))?;
         }
+        kept.definition.updated_ms = self.processors.clock.now().millis();
+        self.processors
+            .store
+            .replace(&key, &kept)
+            .await
+            .map_err(|error| conflict(error, &key))?;
         Ok(w::UpdateStreamProcessorResponse {}.into())
+    }
+}
+
+/// What belongs to label detection is refused rather than ignored.
+fn check_update_of_face_search(input: &w::UpdateStreamProcessorRequest) -> Result<(), ApiError> {
+    let deleted = input.parameters_to_delete.as_ref();
+    let refused = [
+        (input.settings_for_update.is_some(), "SettingsForUpdate"),
+        (
+            input.regions_of_interest_for_update.is_some(),
+            "RegionsOfInterestForUpdate",
+        ),
+        (deleted.is_some_and(|list| !list.is_empty()), "ParametersToDelete"),
+    ];
+    match refused.into_iter().find(|(given, _)| *given) {
+        Some((_, member)) => Err(error::invalid_parameter(format!(
+            "{member} cannot be used with FaceSearch"
+        ))),
+        None => Ok(()),
     }
 }
 

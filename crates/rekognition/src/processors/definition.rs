@@ -2,7 +2,7 @@
 //!
 //! Three keys: the definition with its status below its account and region; beside it the position (written about once a
 //! second while it runs); and below the server's own space a marker for each processor that a restart has to start again.
-//! Definition and marker change in one commit, so that they never disagree.
+//! Definition and marker change in one commit, so that they never disagree. Sessions of label detection are kept beside.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use storage::catalog::{get_json, page_json, put_json};
 use storage::{Catalog, CatalogError, CatalogKey, Change, Expect};
 
+use super::labels::settings::LabelDetection;
 use super::resume::Position;
 use super::status::Status;
 
@@ -25,14 +26,31 @@ pub(crate) struct Definition {
     pub(crate) created_ms: i64,
     pub(crate) updated_ms: i64,
     pub(crate) input_arn: String,
-    pub(crate) output_arn: String,
     pub(crate) role_arn: String,
-    pub(crate) collection_id: String,
-    /// As it is applied: at least 80.
-    pub(crate) threshold: f32,
+    #[serde(flatten)]
+    pub(crate) work: Work,
     pub(crate) data_sharing: Option<bool>,
     #[serde(default)]
     pub(crate) tags: BTreeMap<String, String>,
+}
+
+/// What a processor does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Work {
+    /// Searches faces in a collection.
+    FaceSearch(FaceSearch),
+    /// Detects people and pets.
+    Labels(LabelDetection),
+}
+
+/// A face-search processor beyond what every processor has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct FaceSearch {
+    pub(crate) output_arn: String,
+    pub(crate) collection_id: String,
+    /// As it is applied: at least 80.
+    pub(crate) threshold: f32,
 }
 
 /// A definition and the commit that wrote it.
@@ -111,6 +129,10 @@ impl Store {
         Store { catalog }
     }
 
+    pub(crate) fn catalog(&self) -> &Arc<dyn Catalog> {
+        &self.catalog
+    }
+
     /// Adds a processor; a conflict means that the name is taken.
     pub(crate) async fn create(&self, key: &ResourceName, definition: &Definition) -> Result<(), CatalogError> {
         let created = put_json(definition_key(key), definition, Expect::Absent)?;
@@ -185,6 +207,16 @@ impl Store {
         key: &ResourceName,
         wanted: &Transition<'_>,
     ) -> Result<Definition, TransitionError> {
+        self.transition_with(key, wanted, |_| Ok(Some(Vec::new()))).await
+    }
+
+    /// The same, with further changes in the commit that depend on the definition as it will be; `None` refuses the change.
+    pub(crate) async fn transition_with(
+        &self,
+        key: &ResourceName,
+        wanted: &Transition<'_>,
+        beside: impl Fn(&Definition) -> Result<Option<Vec<Change>>, CatalogError>,
+    ) -> Result<Definition, TransitionError> {
         for _ in 0..ATTEMPTS_MAX {
             let kept = self.get(key).await?.ok_or(TransitionError::NotFound)?;
             let (mut definition, version) = (kept.definition, kept.version);
@@ -194,13 +226,17 @@ impl Store {
             if !same_start || !definition.status.may_become(wanted.to) {
                 return Err(TransitionError::Refused(definition.status));
             }
+            let kept_status = definition.status;
             definition.status = wanted.to;
             definition.status_message = wanted.message.map(str::to_owned);
             definition.updated_ms = wanted.at.millis();
             if wanted.to == Status::Starting {
                 definition.generation += 1;
             }
-            let mut changes = vec![put_json(definition_key(key), &definition, Expect::Version(version))?];
+            let Some(mut changes) = beside(&definition)? else {
+                return Err(TransitionError::Refused(kept_status));
+            };
+            changes.push(put_json(definition_key(key), &definition, Expect::Version(version))?);
             if wanted.to == Status::Starting {
                 let marker = Marker {
                     account: key.account.to_string(),

@@ -12,6 +12,8 @@ pub(crate) struct ProcessorMetrics {
     rejected: IntCounterVec,
     restarts: IntCounterVec,
     delay: HistogramVec,
+    labels: IntCounterVec,
+    notifications: IntCounterVec,
 }
 
 impl ProcessorMetrics {
@@ -47,7 +49,22 @@ impl ProcessorMetrics {
                 "From the arrival of a live frame's last byte until its record can be read.",
                 &["processor"],
             )?,
+            labels: metrics.counter(
+                "sightglass_processor_labels_total",
+                "Labels found for the first time in a session.",
+                &["processor", "label"],
+            )?,
+            notifications: metrics.counter(
+                "sightglass_processor_notifications_total",
+                "Notifications of label detection, by what became of them.",
+                &["processor", "outcome"],
+            )?,
         })
+    }
+
+    /// A notification of a processor needs no further sending.
+    pub(crate) fn notification(&self, arn: &str, outcome: &str) {
+        self.notifications.with_label_values(&[arn, outcome]).inc();
     }
 
     pub(crate) fn of(&self, arn: &str) -> RunMetrics {
@@ -90,6 +107,13 @@ impl RunMetrics {
         self.families
             .faces
             .with_label_values(&[self.arn.as_str(), outcome])
+            .inc();
+    }
+
+    pub(crate) fn label(&self, label: &str) {
+        self.families
+            .labels
+            .with_label_values(&[self.arn.as_str(), label])
             .inc();
     }
 

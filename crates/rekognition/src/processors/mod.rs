@@ -1,10 +1,11 @@
 //! Stream processors. [`control`] carries out their seven operations, [`definition`] is what is kept of them, and
 //! [`status`] says which state may follow which. A processor that runs is a [`runner`]: it sends the frames of a video
 //! stream to vision, searches each face in the collection and writes one [`record`] for each analysed frame.
-//! [`resume`] remembers how far it has come.
+//! [`resume`] remembers how far it has come. Processors that detect labels have [`labels`] of their own.
 
 mod control;
 mod definition;
+mod labels;
 mod metrics;
 mod pipeline;
 mod record;
@@ -30,6 +31,7 @@ use tokio::task::JoinHandle;
 use crate::ports::{RecordSink, VideoSource, Vision};
 use crate::service::Parts;
 use definition::Store;
+use labels::Labels;
 use metrics::ProcessorMetrics;
 
 /// How long a run may take to end after it was told to, before it is ended by force.
@@ -44,6 +46,7 @@ pub(crate) struct Processors {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) store: Store,
     pub(crate) metrics: ProcessorMetrics,
+    pub(crate) labels: Labels,
     runs: Mutex<HashMap<ResourceName, Run>>,
     ending: AtomicBool,
 }
@@ -60,13 +63,16 @@ struct Run {
 impl Processors {
     pub(crate) fn new(parts: Parts) -> Result<Arc<Self>, MetricError> {
         let catalog: Arc<dyn Catalog> = parts.catalog;
+        let metrics = ProcessorMetrics::new(&parts.metrics)?;
+        let labels = Labels::new(parts.buckets, parts.topics, catalog.clone(), metrics.clone());
         Ok(Arc::new(Processors {
             faces: parts.faces,
             vision: parts.vision,
             video: parts.video,
             records: parts.records,
             store: Store::new(catalog),
-            metrics: ProcessorMetrics::new(&parts.metrics)?,
+            metrics,
+            labels,
             clock: parts.clock,
             runs: Mutex::new(HashMap::new()),
             ending: AtomicBool::new(false),
@@ -77,17 +83,26 @@ impl Processors {
         for key in self.store.running().await? {
             self.resume_one(key).await?;
         }
-        Ok(())
+        self.labels.resume().await
     }
 
     /// Starts the task of one start of a processor, unless the server is ending.
     fn spawn(self: &Arc<Self>, start: runner::Start) {
+        let (key, generation) = (start.key.clone(), start.definition.generation);
+        self.spawn_task(key, generation, |cancelled| runner::run(self.clone(), start, cancelled));
+    }
+
+    fn spawn_task<T: Future<Output = ()> + Send + 'static>(
+        &self,
+        key: ResourceName,
+        generation: u64,
+        task: impl FnOnce(watch::Receiver<bool>) -> T,
+    ) {
         if self.ending.load(Ordering::Acquire) {
             return;
         }
         let (cancel, cancelled) = watch::channel(false);
-        let (key, generation) = (start.key.clone(), start.definition.generation);
-        let task = tokio::spawn(runner::run(self.clone(), start, cancelled));
+        let task = tokio::spawn(task(cancelled));
         let run = Run {
             generation,
             cancel,
@@ -121,6 +136,7 @@ impl Processors {
         for run in runs {
             run.end().await;
         }
+        self.labels.shutdown().await;
     }
 }
 

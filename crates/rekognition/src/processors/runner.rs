@@ -9,7 +9,7 @@ use video_streams::consumer::{ConsumerError, StartAt, StreamRef};
 
 use super::Processors;
 use super::control::{self, Tuning};
-use super::definition::{Definition, Transition, TransitionError};
+use super::definition::{Definition, FaceSearch, Transition, TransitionError, Work};
 use super::pipeline::{self, End, Fragments, Pipeline, Resources};
 use super::resume::{Position, Resume};
 use super::search::Target;
@@ -146,9 +146,18 @@ enum Stop {
 async fn find(processors: &Processors, start: &Start) -> Result<Resources, Stop> {
     let definition = &start.definition;
     let input = control::video_stream(&definition.input_arn).map_err(|error| Stop::Failed(error.message))?;
-    let output = control::data_stream(&definition.output_arn).map_err(|error| Stop::Failed(error.message))?;
+    let Work::FaceSearch(FaceSearch {
+        output_arn,
+        collection_id,
+        threshold,
+    }) = &definition.work
+    else {
+        // It was made anew under its name since it was started.
+        return Err(Stop::Superseded);
+    };
+    let output = control::data_stream(output_arn).map_err(|error| Stop::Failed(error.message))?;
     let collection = ResourceName {
-        name: definition.collection_id.clone(),
+        name: collection_id.clone(),
         ..start.key.clone()
     };
     let info = processors.faces.describe(&collection);
@@ -172,7 +181,7 @@ async fn find(processors: &Processors, start: &Start) -> Result<Resources, Stop>
             collection,
             collection_id: info.id,
             model: model.id,
-            threshold: definition.threshold,
+            threshold: *threshold,
         },
         output,
         output_id,

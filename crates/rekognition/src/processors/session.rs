@@ -43,9 +43,9 @@ pub(crate) struct Outcomes {
 
 /// What decides whether a session can go on.
 #[derive(Clone, PartialEq)]
-struct TrackFormat {
-    codec: Codec,
-    codec_private: Bytes,
+pub(crate) struct TrackFormat {
+    pub(crate) codec: Codec,
+    pub(crate) codec_private: Bytes,
 }
 
 struct OpenSession {
@@ -77,7 +77,8 @@ pub(crate) struct Feeder {
     retry_at: Duration,
 }
 
-fn video_track(tracks: &[Track]) -> Option<(u64, TrackFormat)> {
+/// Number and format of the first video track that can be decoded.
+pub(crate) fn video_track(tracks: &[Track]) -> Option<(u64, TrackFormat)> {
     let mut videos = tracks
         .iter()
         .filter(|track| track.kind == TrackKind::Video && !track.encoded);

@@ -1,9 +1,10 @@
 //! Which state of a processor may follow which.
 //!
 //! CreateStreamProcessor makes it STOPPED. StartStreamProcessor takes STOPPED or FAILED to STARTING, and its run takes it
-//! to RUNNING when stream, collection and output were found. StopStreamProcessor takes STARTING or RUNNING through STOPPING
+//! to RUNNING when stream, collection and output were found; the session of a label-detection processor stays in STARTING
+//! until it has come to its end, and then makes it STOPPED (guide). StopStreamProcessor takes STARTING or RUNNING through STOPPING
 //! to STOPPED. A run that cannot go on makes it FAILED, with a StatusMessage. UPDATING does not occur: what
-//! UpdateStreamProcessor may change for face search takes no time.
+//! UpdateStreamProcessor may change takes no time.
 
 use serde::{Deserialize, Serialize};
 use wire::rekognition::StreamProcessorStatus;
@@ -35,7 +36,7 @@ impl Status {
         matches!(
             (self, next),
             (Stopped | Failed, Starting)
-                | (Starting, Running | Failed | Stopping)
+                | (Starting, Running | Failed | Stopping | Stopped)
                 | (Running, Failed | Stopping)
                 | (Stopping, Stopped)
         )
@@ -69,7 +70,7 @@ mod tests {
         assert_eq!(next(Status::Stopped), [Status::Starting]);
         assert_eq!(
             next(Status::Starting),
-            [Status::Running, Status::Failed, Status::Stopping]
+            [Status::Stopped, Status::Running, Status::Failed, Status::Stopping]
         );
         assert_eq!(next(Status::Running), [Status::Failed, Status::Stopping]);
         assert_eq!(next(Status::Failed), [Status::Starting]);

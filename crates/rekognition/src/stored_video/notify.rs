@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 use storage::CatalogError;
-use video_streams::ports::{DeliveryError, TopicMessage};
+use video_streams::ports::TopicMessage;
 
 use super::StoredVideo;
 use super::job::{Footage, Job, JobKey, Status};
-use crate::limits::{NOTIFY_PAUSE_MAX, NOTIFY_PAUSE_MIN, NOTIFY_TRIES_MAX};
+use crate::publish::publish;
 
 const SUBJECT: &str = "Rekognition Video";
 
@@ -79,21 +79,7 @@ pub(crate) async fn tell(stored: &StoredVideo, key: &JobKey, job: &Job) -> Resul
         subject: SUBJECT,
         message,
     };
-    let mut pause = NOTIFY_PAUSE_MIN;
-    for tried in 1..=NOTIFY_TRIES_MAX {
-        match stored.topics.publish(&message).await {
-            Ok(()) => break,
-            Err(DeliveryError::Refused(why)) => {
-                tracing::warn!(job = key.id, topic, %why, "a topic does not take the end of a job");
-                break;
-            }
-            Err(DeliveryError::Failed(why)) => {
-                tracing::warn!(job = key.id, topic, %why, tried, "a topic cannot be told the end of a job");
-            }
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(NOTIFY_PAUSE_MAX);
-    }
+    publish(&*stored.topics, &message).await;
     stored.store.note_notified(key).await.map(drop)
 }
 

@@ -2,11 +2,13 @@
 //! behaviour follows from their input alone.
 #![allow(dead_code)]
 
-use std::collections::HashMap;
+pub mod labels;
+
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,6 +19,7 @@ use base::{
 };
 use bytes::Bytes;
 use faces::{FaceStore, ModelVersion};
+use labels::{FlakyBuckets, objects_in, wanted};
 use matroska::{Track, TrackKind};
 use objects::MemoryBuckets;
 use parking_lot::Mutex;
@@ -33,8 +36,9 @@ use video_streams::consumer::{
 use video_streams::ports::{DeliveryError, StillCodec, TopicMessage, Topics};
 use video_streams::stored::{StoredFragment, StoredFrame, StoredVideo, TimeAxis};
 use vision::{
-    BoundingBox, Face, FilmError, FilmFault, FilmFrame, FilmInfo, FilmSource, Frame, FrameOutcome, ImageAnalysis,
-    ImageError, ImageOptions, Mode, OpenError, SendReport, SessionClosed, SessionConfig, SkipReason,
+    Abilities, BoundingBox, Face, FilmError, FilmFault, FilmFrame, FilmInfo, FilmSource, Frame, FrameOutcome,
+    FramesRequest, ImageAnalysis, ImageError, ImageOptions, LabelAnalysis, Mode, OpenError, SendReport, SessionClosed,
+    SessionConfig, SkipReason, StillError, StillsError,
 };
 
 pub const MODEL: &str = "fake-1";
@@ -93,6 +97,12 @@ pub struct FakeVision {
     pub films: AtomicUsize,
     /// So many films more break off at once.
     pub broken_films: AtomicUsize,
+    /// The frames that were looked at for objects, question by question.
+    pub looks: Mutex<Vec<Vec<String>>>,
+    /// What the next looks at frames answer instead of what the frames show.
+    pub look_failures: Mutex<VecDeque<StillsError>>,
+    /// There is no model of objects.
+    pub no_labels: AtomicBool,
 }
 
 #[async_trait]
@@ -102,6 +112,53 @@ impl Vision for FakeVision {
             id: MODEL.to_owned(),
             dimensions: 64,
         }
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            attributes: false,
+            labels: !self.no_labels.load(Ordering::Acquire),
+        }
+    }
+
+    async fn frame_objects(
+        &self,
+        request: FramesRequest,
+    ) -> Result<Vec<Result<LabelAnalysis, StillError>>, StillsError> {
+        let failure = self.look_failures.lock().pop_front();
+        failure.map_or(Ok(()), Err)?;
+        assert!(request.packets.first().is_some_and(|packet| packet.fresh));
+        let wanted: Vec<Bytes> = wanted(&request).collect();
+        let text = |data: &Bytes| String::from_utf8_lossy(data).into_owned();
+        self.looks.lock().push(wanted.iter().map(text).collect());
+        let analysis = |data: &Bytes| {
+            let objects = objects_in(data).ok_or(StillError::Undecodable)?;
+            Ok(LabelAnalysis {
+                width: 640,
+                height: 360,
+                objects,
+            })
+        };
+        Ok(wanted.iter().map(analysis).collect())
+    }
+
+    async fn frame_parts(
+        &self,
+        request: FramesRequest,
+        area: BoundingBox,
+        _: u8,
+    ) -> Result<Vec<Result<Bytes, StillError>>, StillsError> {
+        let BoundingBox {
+            left,
+            top,
+            width,
+            height,
+        } = area;
+        let part = |data: Bytes| {
+            let text = String::from_utf8_lossy(&data);
+            Ok(format!("{left} {top} {width} {height} of {text}").into())
+        };
+        Ok(wanted(&request).map(part).collect())
     }
 
     async fn analyze_image(&self, _: AccountId, image: Bytes, _: ImageOptions) -> Result<ImageAnalysis, ImageError> {
@@ -289,6 +346,8 @@ pub struct FakeVideo {
     streams: Mutex<HashMap<String, Vec<Event>>>,
     changed: Arc<Notify>,
     pub fragments: Mutex<u64>,
+    /// Where readers began.
+    pub opened: Mutex<Vec<StartAt>>,
 }
 
 impl FakeVideo {
@@ -384,8 +443,18 @@ impl VideoSource for Shared<FakeVideo> {
             let starts = |event: &Event| matches!(event, Event::FragmentStart(start) if start.number >= from);
             events.iter().position(starts).unwrap_or(events.len())
         };
+        self.0.opened.lock().push(start);
+        let of_time = |at: Timestamp| {
+            let spans = |event: &Event| match event {
+                Event::FragmentStart(start) => start.producer_timestamp.plus_millis(1000) > at,
+                _ => false,
+            };
+            events.iter().position(spans).unwrap_or(events.len())
+        };
         let next = match start {
             StartAt::Fragment(number) => begins(number),
+            StartAt::AfterFragment(number) => begins(FragmentNumber::new(number.sequence() + 1, 0, 0)),
+            StartAt::Time(TimeAxis::Producer, at) => of_time(at),
             _ => events.len(),
         };
         Ok(Box::new(FakeFeed {
@@ -656,6 +725,8 @@ pub struct World {
     pub objects: Arc<FakeObjects>,
     pub catalog: Arc<MemoryCatalog>,
     pub buckets: Arc<MemoryBuckets>,
+    /// So often a bucket cannot be opened before it can.
+    pub bucket_failures: Arc<AtomicUsize>,
     pub topics: Arc<FakeTopics>,
     pub clock: Arc<SystemClock>,
     pub directory: Arc<tempfile::TempDir>,
@@ -670,6 +741,7 @@ impl World {
             objects: Arc::default(),
             catalog: Arc::new(MemoryCatalog::new()),
             buckets: Arc::new(MemoryBuckets::new(Arc::new(SystemClock::new()))),
+            bucket_failures: Arc::default(),
             topics: Arc::default(),
             clock: Arc::new(SystemClock::new()),
             directory: Arc::new(tempfile::tempdir().unwrap()),
@@ -690,7 +762,7 @@ impl World {
             video: Arc::new(Shared(self.video.clone())),
             records: Arc::new(Shared(self.records.clone())),
             objects: Arc::new(Shared(self.objects.clone())),
-            buckets: self.buckets.clone(),
+            buckets: Arc::new(FlakyBuckets(self.buckets.clone(), self.bucket_failures.clone())),
             topics: self.topics.clone(),
             catalog,
             clock: self.clock.clone(),
