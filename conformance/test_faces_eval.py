@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 
@@ -105,6 +106,11 @@ def test_the_numbers_are_those_of_the_api(server, command, people, name, tmp_pat
     assert at[0.01]["true_match_rate"] == pytest.approx(sum(s >= similarity for s in genuine) / 2 / report["genuine_pairs"], abs=1e-6)
     for rate in (1e-3, 1e-4, 1e-5, 1e-6):
         assert at[rate]["similarity"] is None, "too few pairs to say"
+    for row in report["at_threshold"]:
+        reached = [s for s in impostor if s >= row["similarity"]]
+        assert row["false_matches"] == len(reached) / 2 and row["false_match_rate"] == pytest.approx(len(reached) / len(impostor)), row
+        assert row["true_match_rate"] == pytest.approx(sum(s >= row["similarity"] for s in genuine) / 2 / report["genuine_pairs"], abs=1e-6), row
+    assert [row["similarity"] for row in report["at_threshold"]] == [70, 80, 90, 95, 99] and report["calibration"] is None
     probes = sum(n - 1 for n in counts)
     assert report["identification"] == {"people": sum(n > 1 for n in counts), "probes": probes, "rank_1": pytest.approx(right / probes)}
     for plot in ("roc.svg", "similarities.svg"):
@@ -133,6 +139,22 @@ def test_an_interrupt_leaves_no_collection(server, command, people):
     child.send_signal(signal.SIGINT)
     _, complaints = finished(child, code=1)
     assert "interrupted" in complaints and evaluations(server) == []
+
+
+def test_a_folder_with_too_few_people_calibrates_nothing(command, people, tmp_path):
+    models = tmp_path / "models"
+    models.mkdir()
+    for path in MODELS.iterdir():
+        if path.is_file():
+            shutil.copyfile(path, models / path.name)
+    before = sorted(path.name for path in models.iterdir())
+    few = tmp_path / "few"
+    for person in ("obama", "biden"):
+        (few / person).mkdir(parents=True)
+        for image in (people / person).iterdir():
+            shutil.copyfile(image, few / person / image.name)
+    complaints = finished(command(few, "--calibrate", "--models", models), code=1)[1]
+    assert "too few pairs" in complaints and sorted(path.name for path in models.iterdir()) == before
 
 
 def test_a_folder_that_is_none_and_a_model_that_is_none_are_refused(command, people, tmp_path):

@@ -67,6 +67,44 @@ def test_a_model_of_the_users_is_tried_taken_chosen_and_never_mixed(folder, phot
     assert with_mine.stop() == 0
 
 
+def on_scale(value, points, back=False):
+    """Linear between points of cosine and similarity; `back` from similarity to cosine."""
+    points = [(0.0, 0.0), *points, (1.0, 100.0)]
+    if back:
+        points = [(similarity, cosine) for cosine, similarity in points]
+    for (x0, y0), (x1, y1) in zip(points, points[1:]):
+        if value <= x1:
+            return y0 + (y1 - y0) * (value - x0) / (x1 - x0)
+
+
+def test_a_calibration_gives_a_model_its_own_scale_of_similarity(folder, photographs, tmp_path):
+    added = models(folder, "add", "mine", MODELS / PLAIN, "--mean", "0", "--scale", "1")
+    mine = [[0.5, 80.0], [0.9, 99.0]]
+    listed = json.loads((folder / "added.json").read_text())
+    (folder / "added.json").write_text(json.dumps({**listed, "calibrations": {added["id"]: mine}}))
+    assert all(entry["intact"] for entry in models(folder, "verify")), "a calibration is no file"
+    found = {}
+    for embedder in ("sface-2021dec", "mine"):
+        started = server(folder, tmp_path, embedder=embedder)
+        rekognition = started.client("rekognition")
+        images = {"SourceImage": {"Bytes": photographs["obama"]}, "TargetImage": {"Bytes": photographs["obama-2"]}}
+        compared = rekognition.compare_faces(**images, SimilarityThreshold=0)["FaceMatches"][0]["Similarity"]
+        rekognition.create_collection(CollectionId="people")
+        rekognition.index_faces(CollectionId="people", Image={"Bytes": photographs["obama"]}, MaxFaces=1)
+        search = {"CollectionId": "people", "Image": {"Bytes": photographs["obama-2"]}}
+        [match] = rekognition.search_faces_by_image(**search, FaceMatchThreshold=0)["FaceMatches"]
+        assert match["Similarity"] == pytest.approx(compared, abs=1e-3)
+        # A threshold is one of the same scale.
+        assert rekognition.search_faces_by_image(**search, FaceMatchThreshold=compared - 0.01)["FaceMatches"]
+        assert not rekognition.search_faces_by_image(**search, FaceMatchThreshold=min(compared + 0.01, 100))["FaceMatches"]
+        found[embedder] = compared
+        assert started.stop() == 0
+    sface = [(0.334, 70), (0.358, 80), (0.415, 90), (0.465, 95), (0.545, 99)]
+    cosine = on_scale(found["sface-2021dec"], sface, back=True)
+    # The same network in another form.
+    assert found["mine"] == pytest.approx(on_scale(cosine, mine), abs=0.05) and abs(found["mine"] - found["sface-2021dec"]) > 0.1
+
+
 def test_what_cannot_be_run_is_not_taken(folder, tmp_path):
     before = sorted(path.name for path in folder.iterdir())
     broken = tmp_path / "broken.onnx"

@@ -158,6 +158,8 @@ def manifest(folder, attributes):
             **entry("sface-2021dec.onnx", id="sface-2021dec", licence="Apache-2.0", source=zoo),
             # Pixels enter as (value - mean) * scale, RGB or BGR, aligned to the 112 x 112 ArcFace template.
             "length": 128, "channels": "rgb", "mean": 0.0, "scale": 1.0,
+            # Cosine and Similarity, as docs/reference/accuracy.md explains; the server has the same for a folder without it.
+            "calibration": [[0.334, 70], [0.358, 80], [0.415, 90], [0.465, 95], [0.545, 99]],
         },
         **(more_models(folder, entry) if attributes else {}),
         "others": [entry("sface-2021dec-plain.onnx", id="sface-2021dec", licence="Apache-2.0", source=zoo)],

@@ -3,7 +3,7 @@
 //! A deleted vector must be gone from the file, not merely unreachable. SQLite's `secure_delete` zeroes what it frees,
 //! but when a b-tree page is rebuilt, cells that moved to a neighbour stay behind as stale copies in the page's gap, and
 //! nothing zeroes those when the row is deleted later. So no vector is ever inside a b-tree cell. Vectors live in slots of
-//! large blobs (`blocks.data`), behind a head of one page length; SQLite keeps at most the first page length of a value in
+//! large blobs (`data` of [`Blocks`]), behind a head of one page length; SQLite keeps at most the first page length of a value in
 //! the cell and the rest on overflow pages, which are written in place and never copied. Deleting a face overwrites its
 //! slot with zeros in the transaction that deletes its row; deleting a collection makes it unknown and then frees its
 //! blocks, which `secure_delete` zeroes page by page.
@@ -22,6 +22,7 @@ use uuid::Uuid;
 use crate::ids::{FaceId, ImageId};
 use crate::limits;
 use crate::store::{CollectionInfo, FaceRecord, ModelVersion, Rect};
+use crate::unknown::UnknownFace;
 
 /// Vectors in one block.
 const SLOTS_PER_BLOCK: u32 = 128;
@@ -41,7 +42,7 @@ const PURGED_ROWS: usize = 500;
 const PURGED_TOKENS: usize = 50;
 
 /// `PRAGMA user_version` of this layout.
-const LAYOUT_VERSION: i32 = 2;
+const LAYOUT_VERSION: i32 = 3;
 
 const FACES_SCHEMA: &str = "
     CREATE TABLE collections (
@@ -80,6 +81,39 @@ const USERS_SCHEMA: &str = "
     CREATE INDEX tokens_by_time ON tokens (at_ms);
     CREATE INDEX tokens_by_collection ON tokens (collection);
 ";
+
+/// What layout 3 added: faces that nobody in the collection resembled.
+const UNKNOWN_SCHEMA: &str = "
+    CREATE TABLE unknown_faces (
+        collection INTEGER NOT NULL, slot INTEGER NOT NULL,
+        face_id BLOB NOT NULL, source TEXT NOT NULL, about TEXT NOT NULL,
+        first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL,
+        box_left REAL NOT NULL, box_top REAL NOT NULL, box_width REAL NOT NULL, box_height REAL NOT NULL,
+        confidence REAL NOT NULL,
+        PRIMARY KEY (collection, slot)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE unknown_blocks (
+        id INTEGER PRIMARY KEY,
+        collection INTEGER NOT NULL, first_slot INTEGER NOT NULL, data BLOB NOT NULL,
+        UNIQUE (collection, first_slot)
+    ) STRICT;
+";
+
+/// Which vectors: those of the collections' faces, or those of unknown ones.
+#[derive(Clone, Copy)]
+enum Blocks {
+    Faces,
+    Unknown,
+}
+
+impl Blocks {
+    fn table(self) -> &'static str {
+        match self {
+            Blocks::Faces => "blocks",
+            Blocks::Unknown => "unknown_blocks",
+        }
+    }
+}
 
 /// Why the file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +164,13 @@ pub(crate) struct NewRow<'a> {
     pub(crate) vector: &'a [f32],
 }
 
+/// An unknown face to be written, over the one that is in the slot.
+pub(crate) struct UnknownRow<'a> {
+    pub(crate) record: &'a UnknownFace,
+    pub(crate) slot: u32,
+    pub(crate) vector: &'a [f32],
+}
+
 impl DatabaseError {
     /// No space on the device; nothing was changed.
     pub(crate) fn is_full(&self) -> bool {
@@ -151,12 +192,9 @@ impl Database {
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         match version {
-            0 => connection.execute_batch(&format!(
-                "BEGIN IMMEDIATE; {FACES_SCHEMA} {USERS_SCHEMA} PRAGMA user_version = {LAYOUT_VERSION}; COMMIT;"
-            ))?,
-            1 => connection.execute_batch(&format!(
-                "BEGIN IMMEDIATE; {USERS_SCHEMA} PRAGMA user_version = {LAYOUT_VERSION}; COMMIT;"
-            ))?,
+            0 => migrate(&connection, &[FACES_SCHEMA, USERS_SCHEMA, UNKNOWN_SCHEMA])?,
+            1 => migrate(&connection, &[USERS_SCHEMA, UNKNOWN_SCHEMA])?,
+            2 => migrate(&connection, &[UNKNOWN_SCHEMA])?,
             LAYOUT_VERSION => {}
             newer => return Err(DatabaseError::NewerLayout(newer)),
         }
@@ -195,6 +233,7 @@ impl Database {
                 created: Timestamp::from_millis(created_ms),
                 face_count: 0,
                 user_count: 0,
+                unknown_count: 0,
                 version: 0,
             });
         }
@@ -207,20 +246,63 @@ impl Database {
         collection: &CollectionInfo,
         mut each: impl FnMut(FaceRecord, u32, &[f32], Option<i64>),
     ) -> Result<(), DatabaseError> {
-        let mut faces_query = self.connection.prepare(
-            "SELECT slot, face_id, image_id, external_image_id, box_left, box_top, box_width, box_height, confidence,
-                    created_ms, user FROM faces WHERE collection = ? ORDER BY slot",
-        )?;
-        let mut blocks_query = self
-            .connection
-            .prepare("SELECT first_slot, data FROM blocks WHERE collection = ? ORDER BY first_slot")?;
+        let select = "SELECT slot, face_id, image_id, external_image_id, box_left, box_top, box_width, box_height,
+                    confidence, created_ms, user FROM faces WHERE collection = ? ORDER BY slot";
+        let read = |row: &rusqlite::Row<'_>| -> rusqlite::Result<(FaceRecord, Option<i64>)> {
+            Ok((read_face(row)?, row.get(10)?))
+        };
+        self.load(
+            collection,
+            Blocks::Faces,
+            select,
+            read,
+            |slot, (record, user), vector| {
+                each(record, slot, vector, user);
+            },
+        )
+    }
+
+    /// Gives each unknown face of a collection with its slot and its vector.
+    pub(crate) fn load_unknown(
+        &self,
+        collection: &CollectionInfo,
+        mut each: impl FnMut(UnknownFace, u32, &[f32]),
+    ) -> Result<(), DatabaseError> {
+        let select = "SELECT slot, face_id, source, about, first_ms, last_ms, expires_ms, box_left, box_top, box_width,
+                    box_height, confidence FROM unknown_faces WHERE collection = ? ORDER BY slot";
+        self.load(
+            collection,
+            Blocks::Unknown,
+            select,
+            read_unknown,
+            |slot, record, vector| {
+                each(record, slot, vector);
+            },
+        )
+    }
+
+    /// Gives what `select` finds, whose first column is a slot, with the vector in that slot.
+    fn load<T>(
+        &self,
+        collection: &CollectionInfo,
+        blocks: Blocks,
+        select: &str,
+        read: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+        mut each: impl FnMut(u32, T, &[f32]),
+    ) -> Result<(), DatabaseError> {
+        let mut rows_query = self.connection.prepare(select)?;
+        let mut blocks_query = self.connection.prepare(&format!(
+            "SELECT first_slot, data FROM {} WHERE collection = ? ORDER BY first_slot",
+            blocks.table()
+        ))?;
         let mut blocks = blocks_query.query(params![collection.id])?;
         let mut block: Option<(u32, Vec<u8>)> = None;
         let mut vector = vec![0.0f32; collection.model.dimensions];
-        let rows = faces_query.query_map(params![collection.id], |row| Ok((read_face(row)?, row.get(10)?)))?;
-        for row in rows {
-            let ((slot, record), user) = row?;
-            let missing = || DatabaseError::Damaged(format!("face {}: no usable vector", record.face_id));
+        let mut rows = rows_query.query(params![collection.id])?;
+        while let Some(row) = rows.next()? {
+            let slot: u32 = row.get(0)?;
+            let missing =
+                || DatabaseError::Damaged(format!("collection {}, slot {slot}: no usable vector", collection.id));
             while block.as_ref().is_none_or(|(first, _)| slot >= first + SLOTS_PER_BLOCK) {
                 let next = blocks.next()?.ok_or_else(missing)?;
                 block = Some((next.get(0)?, next.get(1)?));
@@ -236,7 +318,7 @@ impl Database {
             if !(0.99..=1.01).contains(&norm) {
                 return Err(missing());
             }
-            each(record, slot, &vector, user);
+            each(slot, read(row)?, &vector);
         }
         Ok(())
     }
@@ -298,8 +380,17 @@ impl Database {
                 1,
             ),
             (
+                "DELETE FROM unknown_blocks WHERE id IN (SELECT id FROM unknown_blocks WHERE collection = ?1 LIMIT ?2)",
+                1,
+            ),
+            (
                 "DELETE FROM faces WHERE collection = ?1 AND slot IN
                      (SELECT slot FROM faces WHERE collection = ?1 LIMIT ?2)",
+                PURGED_ROWS,
+            ),
+            (
+                "DELETE FROM unknown_faces WHERE collection = ?1 AND slot IN
+                     (SELECT slot FROM unknown_faces WHERE collection = ?1 LIMIT ?2)",
                 PURGED_ROWS,
             ),
             (
@@ -328,7 +419,8 @@ impl Database {
         let unknown: Vec<i64> = {
             let mut statement = self.connection.prepare(
                 "SELECT collection FROM blocks UNION SELECT collection FROM faces UNION SELECT collection FROM users
-                     UNION SELECT collection FROM tokens EXCEPT SELECT id FROM collections",
+                     UNION SELECT collection FROM tokens UNION SELECT collection FROM unknown_blocks
+                     UNION SELECT collection FROM unknown_faces EXCEPT SELECT id FROM collections",
             )?;
             let rows = statement.query_map([], |row| row.get(0))?;
             rows.collect::<Result<_, _>>()?
@@ -398,29 +490,7 @@ impl Database {
         rows: &[NewRow<'_>],
     ) -> Result<(), DatabaseError> {
         let transaction = self.connection.transaction()?;
-        for row in rows {
-            let (face, rect) = (row.record, &row.record.rect);
-            transaction
-                .prepare_cached(
-                    "INSERT INTO faces (collection, slot, face_id, image_id, external_image_id, box_left, box_top,
-                         box_width, box_height, confidence, created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                )?
-                .execute(params![
-                    collection,
-                    row.slot,
-                    face.face_id.0.as_bytes(),
-                    face.image_id.0.as_bytes(),
-                    face.external_image_id,
-                    rect.left,
-                    rect.top,
-                    rect.width,
-                    rect.height,
-                    face.confidence,
-                    face.created.millis()
-                ])?;
-            let bytes: Vec<u8> = row.vector.iter().flat_map(|x| x.to_le_bytes()).collect();
-            write_slot(&transaction, collection, dimensions, row.slot, &bytes)?;
-        }
+        insert_faces(&transaction, collection, dimensions, rows)?;
         transaction.commit()?;
         Ok(())
     }
@@ -432,20 +502,160 @@ impl Database {
         slots: &[u32],
     ) -> Result<(), DatabaseError> {
         let transaction = self.connection.transaction()?;
-        let zeros = vec![0u8; dimensions * 4];
-        for &slot in slots {
+        erase(&transaction, collection, dimensions, Blocks::Faces, slots)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Writes unknown faces, over those that are in their slots.
+    pub(crate) fn put_unknown(
+        &mut self,
+        collection: i64,
+        dimensions: usize,
+        rows: &[UnknownRow<'_>],
+    ) -> Result<(), DatabaseError> {
+        let transaction = self.connection.transaction()?;
+        for row in rows {
+            let (face, rect) = (row.record, &row.record.rect);
             transaction
-                .prepare_cached("DELETE FROM faces WHERE collection = ? AND slot = ?")?
-                .execute(params![collection, slot])?;
-            write_slot(&transaction, collection, dimensions, slot, &zeros)?;
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO unknown_faces (collection, slot, face_id, source, about, first_ms, last_ms,
+                         expires_ms, box_left, box_top, box_width, box_height, confidence)
+                         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                )?
+                .execute(params![
+                    collection,
+                    row.slot,
+                    face.face_id.0.as_bytes(),
+                    face.source,
+                    face.about,
+                    face.first_seen.millis(),
+                    face.last_seen.millis(),
+                    face.expires.millis(),
+                    rect.left,
+                    rect.top,
+                    rect.width,
+                    rect.height,
+                    face.confidence,
+                ])?;
+            let place = Place {
+                collection,
+                dimensions,
+                blocks: Blocks::Unknown,
+                slot: row.slot,
+            };
+            write_slot(&transaction, place, &bytes_of(row.vector))?;
         }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    pub(crate) fn delete_unknown(
+        &mut self,
+        collection: i64,
+        dimensions: usize,
+        slots: &[u32],
+    ) -> Result<(), DatabaseError> {
+        let transaction = self.connection.transaction()?;
+        erase(&transaction, collection, dimensions, Blocks::Unknown, slots)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Writes faces and erases the unknown ones in these slots, both or neither.
+    pub(crate) fn enrol_unknown(
+        &mut self,
+        collection: i64,
+        dimensions: usize,
+        rows: &[NewRow<'_>],
+        slots: &[u32],
+    ) -> Result<(), DatabaseError> {
+        let transaction = self.connection.transaction()?;
+        insert_faces(&transaction, collection, dimensions, rows)?;
+        erase(&transaction, collection, dimensions, Blocks::Unknown, slots)?;
         transaction.commit()?;
         Ok(())
     }
 }
 
-fn read_face(row: &rusqlite::Row<'_>) -> rusqlite::Result<(u32, FaceRecord)> {
-    let record = FaceRecord {
+/// Brings a file to [`LAYOUT_VERSION`], by the steps that it lacks, all or none.
+fn migrate(connection: &Connection, steps: &[&str]) -> Result<(), DatabaseError> {
+    let steps = steps.concat();
+    connection.execute_batch(&format!(
+        "BEGIN IMMEDIATE; {steps} PRAGMA user_version = {LAYOUT_VERSION}; COMMIT;"
+    ))?;
+    Ok(())
+}
+
+fn insert_faces(
+    transaction: &Transaction<'_>,
+    collection: i64,
+    dimensions: usize,
+    rows: &[NewRow<'_>],
+) -> Result<(), DatabaseError> {
+    for row in rows {
+        let (face, rect) = (row.record, &row.record.rect);
+        transaction
+            .prepare_cached(
+                "INSERT INTO faces (collection, slot, face_id, image_id, external_image_id, box_left, box_top,
+                     box_width, box_height, confidence, created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            )?
+            .execute(params![
+                collection,
+                row.slot,
+                face.face_id.0.as_bytes(),
+                face.image_id.0.as_bytes(),
+                face.external_image_id,
+                rect.left,
+                rect.top,
+                rect.width,
+                rect.height,
+                face.confidence,
+                face.created.millis()
+            ])?;
+        let place = Place {
+            collection,
+            dimensions,
+            blocks: Blocks::Faces,
+            slot: row.slot,
+        };
+        write_slot(transaction, place, &bytes_of(row.vector))?;
+    }
+    Ok(())
+}
+
+/// Deletes the rows of slots, and overwrites their vectors with zeros.
+fn erase(
+    transaction: &Transaction<'_>,
+    collection: i64,
+    dimensions: usize,
+    blocks: Blocks,
+    slots: &[u32],
+) -> Result<(), DatabaseError> {
+    let delete = match blocks {
+        Blocks::Faces => "DELETE FROM faces WHERE collection = ? AND slot = ?",
+        Blocks::Unknown => "DELETE FROM unknown_faces WHERE collection = ? AND slot = ?",
+    };
+    let zeros = vec![0u8; dimensions * 4];
+    for &slot in slots {
+        transaction.prepare_cached(delete)?.execute(params![collection, slot])?;
+        let place = Place {
+            collection,
+            dimensions,
+            blocks,
+            slot,
+        };
+        write_slot(transaction, place, &zeros)?;
+    }
+    Ok(())
+}
+
+fn bytes_of(vector: &[f32]) -> Vec<u8> {
+    vector.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+fn read_face(row: &rusqlite::Row<'_>) -> rusqlite::Result<FaceRecord> {
+    Ok(FaceRecord {
         face_id: FaceId(Uuid::from_bytes(row.get(1)?)),
         image_id: ImageId(Uuid::from_bytes(row.get(2)?)),
         external_image_id: row.get(3)?,
@@ -458,8 +668,26 @@ fn read_face(row: &rusqlite::Row<'_>) -> rusqlite::Result<(u32, FaceRecord)> {
         confidence: row.get(8)?,
         created: Timestamp::from_millis(row.get(9)?),
         user: None,
-    };
-    Ok((row.get(0)?, record))
+    })
+}
+
+fn read_unknown(row: &rusqlite::Row<'_>) -> rusqlite::Result<UnknownFace> {
+    let time = |column: usize| Ok::<_, rusqlite::Error>(Timestamp::from_millis(row.get(column)?));
+    Ok(UnknownFace {
+        face_id: FaceId(Uuid::from_bytes(row.get(1)?)),
+        source: row.get::<_, String>(2)?.into(),
+        about: row.get::<_, String>(3)?.into(),
+        first_seen: time(4)?,
+        last_seen: time(5)?,
+        expires: time(6)?,
+        rect: Rect {
+            left: row.get(7)?,
+            top: row.get(8)?,
+            width: row.get(9)?,
+            height: row.get(10)?,
+        },
+        confidence: row.get(11)?,
+    })
 }
 
 fn decode(bytes: &[u8], vector: &mut [f32]) {
@@ -504,30 +732,36 @@ fn slot_offset(slot_in_block: u32, dimensions: usize) -> usize {
     BLOCK_HEAD_BYTES + slot_in_block as usize * dimensions * 4
 }
 
-/// Overwrites one slot in place, making its block first if there is none.
-fn write_slot(
-    transaction: &Transaction<'_>,
+/// Where one vector is.
+#[derive(Clone, Copy)]
+struct Place {
     collection: i64,
     dimensions: usize,
+    blocks: Blocks,
     slot: u32,
-    bytes: &[u8],
-) -> Result<(), DatabaseError> {
-    let first = slot / SLOTS_PER_BLOCK * SLOTS_PER_BLOCK;
+}
+
+/// Overwrites one slot in place, making its block first if there is none.
+fn write_slot(transaction: &Transaction<'_>, place: Place, bytes: &[u8]) -> Result<(), DatabaseError> {
+    let table = place.blocks.table();
+    let first = place.slot / SLOTS_PER_BLOCK * SLOTS_PER_BLOCK;
+    let select = format!("SELECT id FROM {table} WHERE collection = ? AND first_slot = ?");
     let found: Option<i64> = transaction
-        .prepare_cached("SELECT id FROM blocks WHERE collection = ? AND first_slot = ?")?
-        .query_row(params![collection, first], |row| row.get(0))
+        .prepare_cached(&select)?
+        .query_row(params![place.collection, first], |row| row.get(0))
         .optional()?;
     let id = match found {
         Some(id) => id,
         None => {
-            let bytes = slot_offset(SLOTS_PER_BLOCK, dimensions) as i64;
+            let bytes = slot_offset(SLOTS_PER_BLOCK, place.dimensions) as i64;
+            let insert = format!("INSERT INTO {table} (collection, first_slot, data) VALUES (?, ?, zeroblob(?))");
             transaction
-                .prepare_cached("INSERT INTO blocks (collection, first_slot, data) VALUES (?, ?, zeroblob(?))")?
-                .execute(params![collection, first, bytes])?;
+                .prepare_cached(&insert)?
+                .execute(params![place.collection, first, bytes])?;
             transaction.last_insert_rowid()
         }
     };
-    let mut blob = transaction.blob_open("main", "blocks", "data", id, false)?;
-    blob.write_all_at(bytes, slot_offset(slot - first, dimensions))?;
+    let mut blob = transaction.blob_open("main", table, "data", id, false)?;
+    blob.write_all_at(bytes, slot_offset(place.slot - first, place.dimensions))?;
     Ok(())
 }

@@ -41,6 +41,17 @@ impl ImageId {
 }
 
 impl FaceId {
+    /// No id is greater.
+    pub(crate) const LAST: FaceId = FaceId(Uuid::from_u128(u128::MAX));
+
+    /// The id of a face of `account` that is in no image; `sighting` names it among all of the account's.
+    pub fn of_sighting(account: AccountId, sighting: &str) -> Self {
+        FaceId(Uuid::new_v5(
+            &ROOT,
+            format!("sighting\n{account}\n{sighting}").as_bytes(),
+        ))
+    }
+
     /// The id of the face at `rect` in an image. The box is rounded to thousandths of the image, so that arithmetic
     /// noise of a decoder does not change it.
     ///

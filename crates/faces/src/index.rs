@@ -2,35 +2,31 @@
 //! every read looks at.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::ids::FaceId;
-use crate::similarity;
+use crate::shelf::{Entry, Record, Shelf};
+use crate::similarity::Scale;
 use crate::store::{FaceMatch, FaceRecord, UserInfo, UserMatch, UserStatus};
+use crate::unknown::Unknowns;
 use crate::users::{User, UserNumber, Users};
-use crate::vectors::{Found, Probe, Vectors, normalised, wipe};
+use crate::vectors::{Probe, normalised, wipe};
 
-/// One collection's faces and users.
+/// One collection's faces and users, and the unknown faces that were kept beside them.
 #[derive(Debug)]
 pub(crate) struct CollectionIndex {
     dimensions: usize,
-    vectors: Vectors,
-    /// In the order of `vectors`.
-    entries: Vec<Entry>,
-    by_id: BTreeMap<FaceId, usize>,
-    /// Slots below `slots_end` that no entry has; the next one to use is last.
-    free: Vec<u32>,
-    slots_end: u32,
+    scale: Scale,
+    faces: Shelf<FaceRecord>,
     users: Users,
+    unknown: Unknowns,
     version: u64,
 }
 
-/// What belongs to one vector. `slot` is its place in the file.
-#[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    pub(crate) record: Arc<FaceRecord>,
-    pub(crate) slot: u32,
+impl Record for FaceRecord {
+    fn id(&self) -> FaceId {
+        self.face_id
+    }
 }
 
 /// A search of faces or users, as the callers of this room say it.
@@ -44,140 +40,116 @@ pub(crate) struct Query<'a> {
 }
 
 impl Query<'_> {
-    fn probe(&self) -> Probe<'_> {
+    pub(crate) fn probe(&self, scale: &Scale) -> Probe<'_> {
         Probe {
             vector: self.probe,
             // The inverse of the scale is rounded; the exact test is on the similarity itself.
-            cosine_min: similarity::to_cosine(self.threshold) - 1e-5,
+            cosine_min: scale.cosine(self.threshold) - 1e-5,
             limit: self.limit,
         }
     }
 
-    fn admits(&self, cosine: f32) -> bool {
-        similarity::from_cosine(cosine) >= self.threshold
+    pub(crate) fn admits(&self, scale: &Scale, cosine: f32) -> bool {
+        scale.similarity(cosine) >= self.threshold
     }
 }
 
 impl CollectionIndex {
-    pub(crate) fn new(dimensions: usize) -> Self {
+    pub(crate) fn new(dimensions: usize, scale: Scale) -> Self {
         CollectionIndex {
             dimensions,
-            vectors: Vectors::new(dimensions),
-            entries: Vec::new(),
-            by_id: BTreeMap::new(),
-            free: Vec::new(),
-            slots_end: 0,
+            faces: Shelf::new(dimensions),
             users: Users::new(dimensions),
+            unknown: Unknowns::new(dimensions, scale.clone()),
+            scale,
             version: 0,
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.faces.len()
     }
 
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
+    pub(crate) fn scale(&self) -> &Scale {
+        &self.scale
+    }
+
     pub(crate) fn users(&self) -> &Users {
         &self.users
     }
 
-    pub(crate) fn get(&self, id: FaceId) -> Option<&Entry> {
-        self.by_id.get(&id).and_then(|&position| self.entries.get(position))
+    pub(crate) fn unknown(&self) -> &Unknowns {
+        &self.unknown
+    }
+
+    /// Unknown faces change no search of the collection's own, so its version stays.
+    pub(crate) fn unknown_mut(&mut self) -> &mut Unknowns {
+        &mut self.unknown
+    }
+
+    pub(crate) fn get(&self, id: FaceId) -> Option<&Entry<FaceRecord>> {
+        self.faces.get(id)
     }
 
     pub(crate) fn vector(&self, id: FaceId) -> Option<&[f32]> {
-        self.by_id.get(&id).and_then(|&position| self.vectors.get(position))
+        self.faces.vector(id)
     }
 
-    /// The slots that the next `count` entries take, in this order.
+    /// See [`Shelf::free_slots`].
     pub(crate) fn free_slots(&self, count: usize) -> Vec<u32> {
-        self.free
-            .iter()
-            .rev()
-            .copied()
-            .chain(self.slots_end..)
-            .take(count)
-            .collect()
+        self.faces.free_slots(count)
     }
 
-    /// Adds a vector of unit length. The caller has made sure that its id is not taken, that its length is right, and
-    /// that its slot is the next free one, or beyond all slots.
-    pub(crate) fn insert(&mut self, entry: Entry, vector: &[f32]) {
-        debug_assert!(!self.by_id.contains_key(&entry.record.face_id));
-        if self.free.last() == Some(&entry.slot) {
-            self.free.pop();
-        } else {
-            debug_assert!(entry.slot >= self.slots_end);
-            self.free.extend(self.slots_end..entry.slot);
-            self.slots_end = entry.slot.saturating_add(1);
-        }
+    /// See [`Shelf::insert`].
+    pub(crate) fn insert(&mut self, entry: Entry<FaceRecord>, vector: &[f32]) {
         self.version = self.version.wrapping_add(1);
-        let position = self.vectors.push(vector);
-        self.by_id.insert(entry.record.face_id, position);
-        self.entries.push(entry);
+        self.faces.insert(entry, vector);
     }
 
-    /// Takes a vector out; the last one moves into its place.
-    pub(crate) fn remove(&mut self, id: FaceId) -> Option<Entry> {
-        let position = self.by_id.remove(&id)?;
-        let removed = self.entries.swap_remove(position);
+    /// Takes a face out.
+    pub(crate) fn remove(&mut self, id: FaceId) -> Option<Entry<FaceRecord>> {
+        let removed = self.faces.remove(id)?;
         self.version = self.version.wrapping_add(1);
-        self.vectors.swap_remove(position);
-        if let Some(moved) = self.entries.get(position) {
-            self.by_id.insert(moved.record.face_id, position);
-        }
-        self.free.push(removed.slot);
         Some(removed)
     }
 
     /// Records in the order of their ids, beginning after `after`.
     pub(crate) fn page(&self, after: Option<FaceId>) -> impl Iterator<Item = &Arc<FaceRecord>> + '_ {
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.by_id
-            .range((start, Bound::Unbounded))
-            .filter_map(|(_, &position)| self.entries.get(position).map(|entry| &entry.record))
+        self.faces.page(after)
     }
 
     /// The best faces whose similarity is at least the threshold, best first; of two that are equally similar the smaller
     /// id comes first. `except` is left out.
     pub(crate) fn search(&self, query: Query<'_>, except: Option<FaceId>) -> Vec<FaceMatch> {
-        let key = |position: usize, cosine: f32| self.key(query, position, cosine).filter(|id| Some(*id) != except);
-        self.matches(self.vectors.nearest(query.probe(), &key))
+        let admits = |face: &FaceRecord, cosine| Some(face.face_id) != except && query.admits(&self.scale, cosine);
+        self.matches(self.faces.nearest(query.probe(&self.scale), admits))
     }
 
     /// The same with every vector compared, however many there are.
     pub(crate) fn search_exactly(&self, query: Query<'_>) -> Vec<FaceMatch> {
-        let key = |position: usize, cosine: f32| self.key(query, position, cosine);
-        self.matches(self.vectors.exact(query.probe(), &key))
+        let admits = |_: &FaceRecord, cosine| query.admits(&self.scale, cosine);
+        self.matches(self.faces.exact(query.probe(&self.scale), admits))
     }
 
-    fn key(&self, query: Query<'_>, position: usize, cosine: f32) -> Option<FaceId> {
-        let entry = self.entries.get(position).filter(|_| query.admits(cosine))?;
-        Some(entry.record.face_id)
-    }
-
-    fn matches(&self, found: Vec<Found>) -> Vec<FaceMatch> {
-        let to_match = |Found { cosine, position }| {
-            self.entries.get(position).map(|entry| FaceMatch {
-                similarity: similarity::from_cosine(cosine),
-                cosine,
-                face: entry.record.clone(),
-            })
+    fn matches(&self, found: Vec<(&Arc<FaceRecord>, f32)>) -> Vec<FaceMatch> {
+        let to_match = |(face, cosine): (&Arc<FaceRecord>, f32)| FaceMatch {
+            similarity: self.scale.similarity(cosine),
+            cosine,
+            face: face.clone(),
         };
-        found.into_iter().filter_map(to_match).collect()
+        found.into_iter().map(to_match).collect()
     }
 
     /// The best users, likewise; of two that are equally similar the older one comes first.
     pub(crate) fn search_users(&self, query: Query<'_>, except: Option<UserNumber>) -> Vec<UserMatch> {
-        let found = self
-            .users
-            .search(query.probe(), |cosine| query.admits(cosine), except)
-            .into_iter();
+        let admits = |cosine| query.admits(&self.scale, cosine);
+        let found = self.users.search(query.probe(&self.scale), admits, except).into_iter();
         let to_match = |(user, cosine): (&User, f32)| UserMatch {
-            similarity: similarity::from_cosine(cosine),
+            similarity: self.scale.similarity(cosine),
             cosine,
             user: describe(user),
         };
@@ -229,12 +201,12 @@ impl CollectionIndex {
 
     fn set_user(&mut self, face: FaceId, name: Option<&Arc<str>>) {
         self.version = self.version.wrapping_add(1);
-        let position = self.by_id.get(&face).copied();
-        if let Some(entry) = position.and_then(|position| self.entries.get_mut(position)) {
-            entry.record = Arc::new(FaceRecord {
+        if let Some(entry) = self.faces.get(face) {
+            let record = FaceRecord {
                 user: name.cloned(),
                 ..FaceRecord::clone(&entry.record)
-            });
+            };
+            self.faces.describe(Arc::new(record));
         }
     }
 

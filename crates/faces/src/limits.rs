@@ -45,3 +45,14 @@ pub const TOKENS_FORGOTTEN_PER_CALL: usize = 64;
 /// Vectors of one collection up to which every one is compared in a search. Beyond it sketches of all are compared, and
 /// the vectors of the closest sketches.
 pub const EXACT_SEARCH_MAX: usize = 100_000;
+
+/// Unknown faces of one collection; beyond it those go that were last seen the longest ago. As many as are searched
+/// exactly.
+pub const UNKNOWN_PER_COLLECTION_MAX: usize = EXACT_SEARCH_MAX;
+
+/// Unknown faces of one server over all collections: about 500 MB of memory for 128-dimensional vectors. Beyond it none
+/// is taken.
+pub const UNKNOWN_PER_STORE_MAX: usize = 500_000;
+
+/// Bytes of [`crate::UnknownFace::about`].
+pub const ABOUT_BYTES_MAX: usize = 4096;

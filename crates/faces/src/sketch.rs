@@ -180,3 +180,54 @@ impl Closest {
         positions
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base::{AccountId, Disk, ResourceName, SystemClock, SystemDisk};
+
+    use super::*;
+    use crate::vectors::normalised;
+    use crate::{FaceStore, ImageDigest, ModelVersion, NewFace, Rect};
+
+    #[tokio::test]
+    async fn no_word_of_a_sketch_is_in_any_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = std::sync::Arc::new(SystemClock::new());
+        let store = FaceStore::open(&directory.path().join("faces.db"), clock).unwrap();
+        let key = || ResourceName {
+            account: AccountId::DEFAULT,
+            region: "us-west-2".parse().unwrap(),
+            name: "staff".to_owned(),
+        };
+        let model = ModelVersion {
+            id: "m".to_owned(),
+            dimensions: 128,
+        };
+        store.create_collection(key(), model).await.unwrap();
+        let mut rng = fastrand::Rng::with_seed(1);
+        let sketcher = Sketcher::new(128);
+        let mut words = std::collections::HashSet::new();
+        for number in 0..50u8 {
+            let vector: Vec<f32> = (0..128).map(|_| rng.f32() - 0.5).collect();
+            words.extend(sketcher.sketch(&normalised(&vector).unwrap()));
+            let face = NewFace {
+                rect: Rect::default(),
+                confidence: 99.0,
+                vector,
+            };
+            let added = store.index_faces(key(), "m".to_owned(), ImageDigest::of(&[number]), None, vec![face]);
+            added.await.unwrap();
+        }
+        assert_eq!(words.len(), 50 * WORDS_MAX);
+        let disk = SystemDisk::open(directory.path()).unwrap();
+        for name in disk.list().unwrap() {
+            let file = disk.open(&name).unwrap();
+            let mut bytes = vec![0; file.len().unwrap() as usize];
+            assert_eq!(file.read_at(&mut bytes, 0).unwrap(), bytes.len());
+            for window in bytes.windows(8) {
+                let window: [u8; 8] = window.try_into().unwrap();
+                assert!(!words.contains(&u64::from_le_bytes(window)) && !words.contains(&u64::from_be_bytes(window)));
+            }
+        }
+    }
+}

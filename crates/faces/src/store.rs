@@ -16,8 +16,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::db::{Database, DatabaseError};
 use crate::ids::{FaceId, ImageDigest, ImageId};
-use crate::index::{CollectionIndex, Entry, Query, describe};
+use crate::index::{CollectionIndex, Query, describe};
 use crate::limits;
+use crate::shelf::Entry;
+use crate::similarity::{Scale, Scales};
 use crate::vectors::normalised;
 use crate::writer::{self, Job, Writer};
 
@@ -45,6 +47,8 @@ pub struct CollectionInfo {
     pub face_count: usize,
     /// Users in it.
     pub user_count: usize,
+    /// Unknown faces kept beside it, including those whose time is over and that are about to be erased.
+    pub unknown_count: usize,
     /// Grows with each face added or deleted and each change of a user while the server runs; the same version gives the same search results.
     pub version: u64,
 }
@@ -262,7 +266,7 @@ impl From<DatabaseError> for FacesError {
 
 /// Every collection of this server.
 pub struct FaceStore {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     jobs: mpsc::Sender<Job>,
 }
 
@@ -271,6 +275,9 @@ pub(crate) struct Shared {
     /// Faces and users of all collections.
     pub(crate) faces: AtomicUsize,
     pub(crate) users: AtomicUsize,
+    /// Unknown faces of all collections.
+    pub(crate) unknown: AtomicUsize,
+    pub(crate) scales: Scales,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -280,14 +287,19 @@ pub(crate) struct Collection {
 }
 
 impl FaceStore {
-    /// Opens or creates the file and reads every vector into memory.
+    /// Opens or creates the file and reads every vector into memory. Similarities are on the default scale.
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, FacesError> {
+        Self::open_with(path, clock, Scales::default())
+    }
+
+    /// As [`FaceStore::open`], with the scales of the models that collections may have.
+    pub fn open_with(path: &Path, clock: Arc<dyn Clock>, scales: Scales) -> Result<Self, FacesError> {
         let mut database = Database::open(path)?;
         database.purge_unknown()?;
         let mut collections = HashMap::new();
-        let (mut faces, mut users) = (0, 0);
+        let (mut faces, mut users, mut unknown) = (0, 0, 0);
         for info in database.collections()? {
-            let mut index = CollectionIndex::new(info.model.dimensions);
+            let mut index = CollectionIndex::new(info.model.dimensions, scales.of(&info.model.id));
             let mut members = Vec::new();
             database.load_users(&info, |number, name| index.add_user(number, name.into()))?;
             database.load_faces(&info, |record, slot, vector, user| {
@@ -296,8 +308,13 @@ impl FaceStore {
                 index.insert(Entry { record, slot }, vector);
             })?;
             index.restore_users(&members);
+            database.load_unknown(&info, |record, slot, vector| {
+                let record = Arc::new(record);
+                index.unknown_mut().put(Entry { record, slot }, vector);
+            })?;
             faces += index.len();
             users += index.users().len();
+            unknown += index.unknown().len();
             let key = info.key.clone();
             let index = RwLock::new(index);
             collections.insert(key, Arc::new(Collection { info, index }));
@@ -306,6 +323,8 @@ impl FaceStore {
             collections: RwLock::new(collections),
             faces: AtomicUsize::new(faces),
             users: AtomicUsize::new(users),
+            unknown: AtomicUsize::new(unknown),
+            scales,
             clock,
         });
         let (jobs, mut queue) = mpsc::channel::<Job>(limits::QUEUED_MUTATIONS_MAX);
@@ -532,8 +551,13 @@ impl FaceStore {
         Ok(index.search_users(query(probe, threshold, limit), Some(user.number)))
     }
 
+    /// What the cosines of a model mean.
+    pub fn scale(&self, model: &str) -> Scale {
+        self.shared.scales.of(model)
+    }
+
     /// Runs a job on the connection's thread and waits for its answer.
-    async fn write<T: Send + 'static>(
+    pub(crate) async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Writer) -> Result<T, FacesError> + Send + 'static,
     ) -> Result<T, FacesError> {
@@ -559,7 +583,7 @@ impl std::fmt::Debug for FaceStore {
     }
 }
 
-fn query(probe: &[f32], threshold: f32, limit: usize) -> Query<'_> {
+pub(crate) fn query(probe: &[f32], threshold: f32, limit: usize) -> Query<'_> {
     Query {
         probe,
         threshold,
@@ -581,6 +605,7 @@ impl Collection {
         CollectionInfo {
             face_count: index.len(),
             user_count: index.users().len(),
+            unknown_count: index.unknown().len(),
             version: index.version(),
             ..self.info.clone()
         }

@@ -11,7 +11,6 @@ use sha2::{Digest, Sha256};
 use crate::db::{TokenKey, TokenRow, UserRows};
 use crate::ids::FaceId;
 use crate::limits;
-use crate::similarity;
 use crate::store::{Collection, CollectionInfo, FacesError, Refusal, UserChange, UserChanged, UserStatus};
 use crate::users::User;
 use crate::vectors::cosine;
@@ -206,7 +205,7 @@ impl Call<'_> {
             match &entry.record.user {
                 Some(_) if user.faces.contains(&face) => continue,
                 Some(other) => plan.refused.push((face, Refusal::OtherUser(other.clone()))),
-                None => match vector.map(|vector| similarity::from_cosine(cosine(vector, probe))) {
+                None => match vector.map(|vector| index.scale().similarity(cosine(vector, probe))) {
                     Some(similarity) if similarity < threshold => {
                         plan.refused.push((face, Refusal::NotSimilar(similarity)));
                     }

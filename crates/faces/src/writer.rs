@@ -12,8 +12,9 @@ use storage::catalog::reserve::Reserve;
 
 use crate::db::{Database, DatabaseError, NewRow};
 use crate::ids::{FaceId, ImageDigest, ImageId};
-use crate::index::{CollectionIndex, Entry};
+use crate::index::CollectionIndex;
 use crate::limits;
+use crate::shelf::Entry;
 use crate::store::{
     Collection, CollectionInfo, Deleted, FaceRecord, FacesError, IndexedFace, ModelVersion, NewFace, Rect, Shared,
 };
@@ -100,10 +101,12 @@ impl Writer {
             created,
             face_count: 0,
             user_count: 0,
+            unknown_count: 0,
             version: 0,
             model,
         };
-        let index = RwLock::new(CollectionIndex::new(info.model.dimensions));
+        let scale = self.shared.scales.of(&info.model.id);
+        let index = RwLock::new(CollectionIndex::new(info.model.dimensions, scale));
         let collection = Collection {
             info: info.clone(),
             index,
@@ -121,6 +124,7 @@ impl Writer {
             let index = collection.index.read();
             self.shared.faces.fetch_sub(index.len(), Ordering::Relaxed);
             self.shared.users.fetch_sub(index.users().len(), Ordering::Relaxed);
+            self.shared.unknown.fetch_sub(index.unknown().len(), Ordering::Relaxed);
         }
         // If this fails the caller hears of it, and the next start finishes it.
         self.deleting(|database| database.purge(id))

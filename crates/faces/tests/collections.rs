@@ -9,17 +9,19 @@
     missing_docs
 )]
 
+mod traces;
+
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use base::{AccountId, ManualClock, ResourceName, Timestamp};
-use base64::Engine;
 use faces::{
     CollectionInfo, FaceFilter, FaceId, FaceStore, FacesError, ImageDigest, ModelVersion, NewFace, Rect, UserChange,
-    similarity,
+    similarity::Scale,
 };
 use proptest::prelude::*;
+use traces::{disguises, found_in_files, traces, unit};
 
 const MODEL: &str = "test-model";
 
@@ -220,55 +222,6 @@ async fn what_cannot_be_compared_is_refused() {
     assert_eq!(store.describe(&key("x")).unwrap().face_count, 1);
 }
 
-/// Every pair of neighbouring components of a vector at unit length, as it lies in a file.
-fn traces(vector: &[f32]) -> Vec<[u8; 8]> {
-    let norm = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
-    let unit: Vec<[u8; 4]> = vector
-        .iter()
-        .map(|&x| ((f64::from(x) / norm) as f32).to_le_bytes())
-        .collect();
-    let pairs = unit.windows(2);
-    pairs
-        .map(|pair| [pair[0], pair[1]].concat().try_into().unwrap())
-        .collect()
-}
-
-/// A vector in the other forms that a program might write: eight bits a component, and base64 of either.
-fn disguises(vector: &[f32]) -> Vec<Vec<u8>> {
-    let norm = vector.iter().map(|&x| x * x).sum::<f32>().sqrt();
-    let largest = vector.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-    let unit: Vec<u8> = vector.iter().flat_map(|x| (x / norm).to_le_bytes()).collect();
-    let eight = |scale: f32| {
-        vector
-            .iter()
-            .map(|x| (x * scale).round() as i8 as u8)
-            .collect::<Vec<u8>>()
-    };
-    let plain = [unit, eight(127.0 / norm), eight(127.0 / largest)];
-    let mut all = plain[1..].to_vec();
-    for bytes in &plain {
-        // Base64 of a text that begins one or two bytes before the vector looks different.
-        all.extend((0..3).map(|shift| {
-            let text = base64::engine::general_purpose::STANDARD.encode(&bytes[shift..]);
-            text.into_bytes()
-        }));
-    }
-    all
-}
-
-/// How many of the traces are in any file of the directory.
-fn found_in_files(directory: &Path, traces: &HashSet<[u8; 8]>) -> usize {
-    let mut found = HashSet::new();
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
-        let hits = bytes
-            .windows(8)
-            .filter(|window| **window != [0; 8] && traces.contains(*window));
-        found.extend(hits.map(<[u8]>::to_vec));
-    }
-    found.len()
-}
-
 #[tokio::test]
 async fn a_deleted_vector_is_gone_from_every_file_when_the_deletion_is_answered() {
     let directory = tempfile::tempdir().unwrap();
@@ -344,7 +297,7 @@ fn naive(all: &[(FaceId, Vec<f32>)], probe: &[f32], threshold: f32, except: Opti
             .zip(probe)
             .map(|(&x, &y)| f64::from(x) * f64::from(y))
             .sum();
-        let similarity = similarity::from_cosine((product / norm(vector) / norm(probe)) as f32);
+        let similarity = Scale::default().similarity((product / norm(vector) / norm(probe)) as f32);
         if similarity >= threshold {
             found.push((*id, similarity));
         }
@@ -425,14 +378,7 @@ async fn no_vector_of_a_face_or_a_user_is_in_any_file_in_another_form_nor_at_all
     change(UserChange::Create).await.unwrap();
     let faces = ids.clone();
     change(UserChange::Associate { faces, threshold: 0.0 }).await.unwrap();
-    let unit = |vector: &Vec<f32>| {
-        let norm = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
-        vector
-            .iter()
-            .map(|&x| (f64::from(x) / norm) as f32)
-            .collect::<Vec<f32>>()
-    };
-    let units: Vec<Vec<f32>> = vectors.iter().map(unit).collect();
+    let units: Vec<Vec<f32>> = vectors.iter().map(|vector| unit(vector)).collect();
     let mean: Vec<f32> = (0..128)
         .map(|place| units.iter().map(|unit| unit[place]).sum::<f32>() / 3.0)
         .collect();
@@ -443,10 +389,7 @@ async fn no_vector_of_a_face_or_a_user_is_in_any_file_in_another_form_nor_at_all
     );
     let disguised = |vectors: &[Vec<f32>]| {
         let forms = vectors.iter().flat_map(|vector| disguises(vector));
-        found_in_files(
-            directory.path(),
-            &forms.map(|form| form[..8].try_into().unwrap()).collect(),
-        )
+        found_in_files(directory.path(), &forms.collect())
     };
     let plain = |vector: &[f32]| found_in_files(directory.path(), &traces(vector).into_iter().collect());
     assert_eq!(

@@ -1,7 +1,7 @@
 //! CompareFaces.
 
 use base::{ApiError, Handle, Reply, Request};
-use faces::similarity;
+use faces::similarity::Scale;
 use vision::Face;
 use wire::rekognition::{self as w, QualityFilter, op};
 
@@ -22,8 +22,8 @@ fn compared(face: &Face) -> w::ComparedFace {
 }
 
 /// How similar two faces are, 0 to 100; `None` where one is too poor for the model to read.
-fn similarity_of(source: &Face, target: &Face) -> Option<f32> {
-    similarity::between(source.embedding.as_deref()?, target.embedding.as_deref()?)
+fn similarity_of(scale: &Scale, source: &Face, target: &Face) -> Option<f32> {
+    scale.between(source.embedding.as_deref()?, target.embedding.as_deref()?)
 }
 
 impl Handle<op::CompareFaces> for Rekognition {
@@ -50,9 +50,10 @@ impl Handle<op::CompareFaces> for Rekognition {
         };
         let target = select(target, filter, limits::FACES_PER_IMAGE_MAX).chosen;
         let threshold = threshold_of(input.similarity_threshold);
+        let scale = self.faces.scale(&self.vision.model().id);
         let (mut alike, mut unlike) = (Vec::new(), Vec::new());
         for face in target.iter().chain(&unread) {
-            match similarity_of(&source, face) {
+            match similarity_of(&scale, &source, face) {
                 Some(similarity) if similarity >= threshold => alike.push((similarity, face)),
                 _ => unlike.push(compared(face)),
             }

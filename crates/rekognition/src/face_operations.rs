@@ -70,7 +70,7 @@ impl Rekognition {
         collection: &CollectionInfo,
         search: impl FnOnce(&faces::FaceStore) -> T + Send + 'static,
     ) -> Result<T, ApiError> {
-        if collection.face_count <= limits::INLINE_SEARCH_FACES_MAX {
+        if collection.face_count.max(collection.unknown_count) <= limits::INLINE_SEARCH_FACES_MAX {
             return Ok(search(&self.faces));
         }
         let faces = Arc::clone(&self.faces);

@@ -27,6 +27,7 @@ mod stored_video;
 mod tags;
 mod taxonomy;
 mod token;
+mod unknown;
 mod users;
 
 pub use service::{Parts, Rekognition};

@@ -54,6 +54,30 @@ pub const INLINE_SEARCH_FACES_MAX: usize = 20_000;
 /// Tracks whose search result a processor keeps.
 pub const CACHED_TRACKS_MAX: usize = 256;
 
+/// Hours that `sightglass:keep_unknown` may ask for: up to a year.
+pub const KEEP_UNKNOWN_HOURS: std::ops::RangeInclusive<u32> = 1..=8760;
+
+/// Faces that a processor follows at once while it keeps unknown ones; beyond it the one seen the longest ago is let go.
+pub const OPEN_UNKNOWN_TRACKS_MAX: usize = 1024;
+
+/// Frames that must show a face before it is kept as unknown: what is seen once is too often no face.
+pub const UNKNOWN_FRAMES_MIN: u64 = 2;
+
+/// An unknown face that was not seen for this long is written.
+pub const UNKNOWN_TRACK_END: Duration = Duration::from_secs(1);
+
+/// One that is still there is written this often.
+pub const UNKNOWN_WRITE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often a processor looks which unknown faces are to be written.
+pub const UNKNOWN_WRITE_CHECK: Duration = Duration::from_millis(500);
+
+/// A track that was not seen for this long is not seen again (the worker takes one up again for five seconds).
+pub const UNKNOWN_TRACK_FORGOTTEN: Duration = Duration::from_secs(10);
+
+/// How often unknown faces are erased whose time is over. Until then no call tells of them.
+pub const UNKNOWN_EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Records that wait for the data stream; recording waits beyond it.
 pub const QUEUED_RECORDS_MAX: usize = 64;
 

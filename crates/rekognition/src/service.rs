@@ -98,6 +98,11 @@ impl Rekognition {
             .register::<op::StartStreamFaceSearch, _>(self)
             .register::<op::GetFaceDetection, _>(self)
             .register::<op::GetFaceSearch, _>(self)
+            .register::<op::ListUnknownFaces, _>(self)
+            .register::<op::SearchUnknownFaces, _>(self)
+            .register::<op::SearchUnknownFacesByImage, _>(self)
+            .register::<op::IndexUnknownFaces, _>(self)
+            .register::<op::DeleteUnknownFaces, _>(self)
             .register::<op::TagResource, _>(self)
             .register::<op::UntagResource, _>(self)
             .register::<op::ListTagsForResource, _>(self);

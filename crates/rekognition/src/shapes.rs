@@ -13,7 +13,7 @@ pub(crate) fn bounding_box(bounding_box: &vision::BoundingBox) -> w::BoundingBox
     }
 }
 
-fn stored_box(rect: &Rect) -> w::BoundingBox {
+pub(crate) fn stored_box(rect: &Rect) -> w::BoundingBox {
     w::BoundingBox {
         height: Some(rect.height),
         left: Some(rect.left),

@@ -721,7 +721,7 @@ Choose the model by vision.embedder in the server's configuration. A collection 
 Examples:
   sightglass models add my-arcface w600k_r50.onnx
   sightglass models add mine model.onnx --colours bgr --mean 0 --scale 1
-  sightglass faces eval people --model my-arcface"
+  sightglass faces eval people --model my-arcface --calibrate"
 )]
 pub struct ModelsAddArgs {
     /// What it is called: letters, digits, '.' and '-'. Eight digits of its content are put behind the name.
@@ -804,7 +804,8 @@ pub struct FacesReportArgs {
 
 Examples:
   sightglass faces eval lfw --temporary --plots lfw-plots
-  sightglass faces eval people --model my-arcface --json"
+  sightglass faces eval people --model my-arcface --json
+  sightglass faces eval people --model my-arcface --calibrate"
 )]
 pub struct FacesEvalArgs {
     /// The folder: one sub-folder for each person, with JPEG or PNG images.
@@ -818,6 +819,11 @@ pub struct FacesEvalArgs {
     /// The embedding model, by its id in the models' folder; implies --temporary.
     #[arg(long, value_name = "ID")]
     pub model: Option<String>,
+    /// Write what the cosines of the model mean into the folder of models: similarity 80, 90, 95 and 99 are then the
+    /// thresholds at which one pair of strangers in 10^3, 10^4, 10^5 and 10^6 matches, as far as the folder has pairs
+    /// enough to say so; implies --temporary.
+    #[arg(long)]
+    pub calibrate: bool,
     /// The folder of prepared models for --temporary.
     #[arg(long, env = "SIGHTGLASS_MODELS", default_value = "./models")]
     pub models: PathBuf,

@@ -28,7 +28,7 @@ use crate::archives::{self, Archives};
 use crate::bucket_images::BucketImages;
 use crate::commands::Failure;
 use crate::config::{Config, SYSTEM_CERTIFICATES};
-use crate::sight::Sight;
+use crate::sight::{self, Sight};
 use crate::topics::TopicMap;
 use crate::webhook::{Address, Webhook};
 use crate::{columns, root_key, sts};
@@ -100,8 +100,10 @@ pub async fn start(config: &Config) -> Result<Composition, Failure> {
     .await?;
     tables.register(&mut registry);
     ClientMetrics::new(&ground.metrics, ground.clock.clone())?.register(&mut registry);
+    let scales = sight::scales(&config.vision);
+    let faces = FaceStore::open_with(&data.faces_file(), ground.clock.clone(), scales)?;
     let rekognition = Arc::new(Rekognition::new(rekognition::Parts {
-        faces: Arc::new(FaceStore::open(&data.faces_file(), ground.clock.clone())?),
+        faces: Arc::new(faces),
         vision: sight.clone(),
         video: Arc::new(video.clone()),
         records: records.clone(),
@@ -118,6 +120,7 @@ pub async fn start(config: &Config) -> Result<Composition, Failure> {
     tasks.spawn(tables.run());
     tasks.spawn(firehose.clone().run());
     tasks.spawn(channels.run());
+    tasks.spawn(rekognition.clone().forget_unknown());
     let running = listen(config, &ground, registry, sight.clone()).await?;
     rekognition.resume().await?;
     let (keys, clock) = (ground.keys.clone(), ground.clock.clone());

@@ -9,8 +9,10 @@ use base::metrics::Metrics;
 use base::{AccountId, Clock};
 use bytes::Bytes;
 use faces::ModelVersion;
+use faces::similarity::{Scale, Scales};
 use rekognition::ports::{Film, Vision, VisionSession};
 use video_streams::ports::{self, NotDecodable, StillCodec, StillsJob};
+use vision::manifest::{Embedder, Manifest};
 use vision::{
     Abilities, BoundingBox, Codec, FilmError, FilmSource, FramesRequest, ImageAnalysis, ImageError, ImageOptions,
     LabelAnalysis, OpenError, SessionConfig, StartError, StillError, StillsError, StillsRequest, VisionConfig,
@@ -20,6 +22,9 @@ use vision::{
 use crate::config::VisionSettings;
 
 pub const WORKER: &str = "vision-worker";
+
+/// The embedder that is prepared, whose scale of similarity is the default one.
+const PREPARED: &str = "sface-2021dec";
 
 /// The pool of workers, or why there is none.
 pub enum Sight {
@@ -59,6 +64,27 @@ impl Sight {
     }
 }
 
+/// What the cosines of each embedder of the models' folder mean. What the folder lacks [`Sight::start`] has said.
+pub fn scales(settings: &VisionSettings) -> Scales {
+    let Ok(manifest) = Manifest::read(&models(settings), settings.embedder.as_deref()) else {
+        return Scales::default();
+    };
+    let used = &manifest.embedder;
+    if scale(used).is_none() && used.component.id != PREPARED {
+        tracing::warn!(
+            embedder = %used.component.id,
+            "the similarities of this embedder mean nothing: `sightglass faces eval FOLDER --calibrate` measures them"
+        );
+    }
+    let measured = |embedder: &Embedder| Some((embedder.component.id.clone(), scale(embedder)?));
+    manifest.embedders().filter_map(measured).collect()
+}
+
+/// What the cosines of an embedder mean; `None` where nobody measured it, or its numbers do not rise.
+pub fn scale(embedder: &Embedder) -> Option<Scale> {
+    Scale::new(&embedder.calibration).filter(|_| !embedder.calibration.is_empty())
+}
+
 /// A worker program: the one that is configured, the one that the environment names, the one beside this program, or the
 /// one on PATH.
 pub fn program(given: Option<&PathBuf>, variable: &str, name: &str) -> PathBuf {
@@ -96,7 +122,7 @@ impl Vision for Sight {
             Sight::Pool(pool) => Vision::model(pool),
             // Collections can be made before the models are prepared; they hold what the default embedder will read.
             Sight::Blind(_) => ModelVersion {
-                id: "sface-2021dec".to_owned(),
+                id: PREPARED.to_owned(),
                 dimensions: 128,
             },
         }

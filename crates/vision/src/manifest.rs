@@ -1,6 +1,8 @@
-//! `manifest.json` of a folder of models: which files the worker loads, and what the vectors they make are called. Beside it
-//! `added.json` has the embedders that the user added, which preparing the folder anew leaves alone.
+//! `manifest.json` of a folder of models: which files the worker loads, what the vectors they make are called, and what
+//! their cosines mean. Beside it `added.json` has the embedders that the user added and what the user measured, which
+//! preparing the folder anew leaves alone.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -38,6 +40,9 @@ pub struct Manifest {
 struct Added {
     #[serde(default)]
     embedders: Vec<Embedder>,
+    /// By the embedder's id; they take the place of [`Embedder::calibration`].
+    #[serde(default)]
+    calibrations: BTreeMap<String, Vec<(f32, f32)>>,
 }
 
 /// The models of face attributes.
@@ -85,6 +90,10 @@ pub struct Embedder {
     pub mean: f32,
     /// Multiplied with the difference.
     pub scale: f32,
+    /// Cosines of its vectors and the similarities, 0 to 100, that they stand for, both rising; empty where nobody
+    /// measured it.
+    #[serde(default)]
+    pub calibration: Vec<(f32, f32)>,
 }
 
 impl Embedder {
@@ -139,7 +148,7 @@ impl Manifest {
         match std::fs::read_to_string(&added) {
             Ok(text) => {
                 let read: Result<Added, _> = serde_json::from_str(&text);
-                manifest.embedders = read.map_err(|e| format!("{}: {e}", added.display()))?.embedders;
+                manifest.take(read.map_err(|e| format!("{}: {e}", added.display()))?);
             }
             Err(none) if none.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(format!("{}: {error}", added.display())),
@@ -147,6 +156,15 @@ impl Manifest {
         manifest.choose(embedder)?;
         manifest.check(folder)?;
         Ok(manifest)
+    }
+
+    fn take(&mut self, added: Added) {
+        self.embedders = added.embedders;
+        for embedder in std::iter::once(&mut self.embedder).chain(&mut self.embedders) {
+            if let Some(measured) = added.calibrations.get(&embedder.component.id) {
+                embedder.calibration.clone_from(measured);
+            }
+        }
     }
 
     /// Every embedder of the folder, the chosen one first.
@@ -213,13 +231,15 @@ mod tests {
             |id: &str, file: &str| format!(r#""id": "{id}", "file": "{file}", "sha256": "00", "licence": "MIT""#);
         let text = format!(
             r#"{{"format": 1, "engine": {{{}}}, "detector": {{{}}},
-                "embedder": {{{}, "length": {length}, "channels": "rgb", "mean": 0.0, "scale": 1.0}}}}"#,
+                "embedder": {{{}, "length": {length}, "channels": "rgb", "mean": 0.0, "scale": 1.0,
+                              "calibration": [[0.375, 80.0]]}}}}"#,
             part("e-1", "engine.so"),
             part("d-1", "detector.onnx"),
             part("v-1", embedder_file),
         );
         let added = format!(
-            r#"{{"embedders": [{{{}, "length": 512, "channels": "bgr", "mean": 127.5, "scale": 0.0078125}}]}}"#,
+            r#"{{"embedders": [{{{}, "length": 512, "channels": "bgr", "mean": 127.5, "scale": 0.0078125}}],
+                "calibrations": {{"v-2-0123abcd": [[0.25, 80.0], [0.5, 99.0]]}}}}"#,
             part("v-2-0123abcd", "second.onnx"),
         );
         std::fs::write(Manifest::added_path(folder.path()), added).unwrap();
@@ -249,6 +269,16 @@ mod tests {
         let error = chosen(Some("v-3")).unwrap_err();
         assert!(error.contains("v-1, v-2-0123abcd"), "{error}");
         assert!(chosen(Some("v")).is_err() && chosen(Some("v-2-0123")).is_err());
+    }
+
+    #[test]
+    fn each_embedder_has_the_calibration_that_was_made_for_it() {
+        let manifest = Manifest::read(folder("embedder.onnx", 128).path(), None).unwrap();
+        let calibrations: Vec<_> = manifest
+            .embedders()
+            .map(|embedder| embedder.calibration.clone())
+            .collect();
+        assert_eq!(calibrations, [vec![(0.375, 80.0)], vec![(0.25, 80.0), (0.5, 99.0)]]);
     }
 
     #[test]

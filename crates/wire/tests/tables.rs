@@ -86,8 +86,8 @@ fn the_services_have_the_operations_that_the_facts_count() {
     );
     assert_eq!(
         count("rekognition"),
-        77,
-        "75 of the model, and two over a stream's stored video"
+        75 + 2 + 5,
+        "75 of the model, two over a stream's stored video, and five over unknown faces"
     );
     assert_eq!(count("kinesis"), 57);
     assert_eq!(count("firehose"), 12);

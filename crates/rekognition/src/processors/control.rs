@@ -37,6 +37,8 @@ pub(crate) struct Tuning {
     pub(crate) key_frames_only: bool,
     /// `sightglass:mode` is `every-frame`: fall behind rather than skip a frame.
     pub(crate) every_frame: bool,
+    /// `sightglass:keep_unknown`: faces that nobody resembles are kept for so many hours.
+    pub(crate) keep_unknown: Option<u32>,
 }
 
 impl Tuning {
@@ -60,6 +62,13 @@ impl Tuning {
                 ("mode", "live") => tuning.every_frame = false,
                 ("mode", "every-frame") => tuning.every_frame = true,
                 ("mode", _) => return Err(bad("live or every-frame")),
+                ("keep_unknown", hours) => {
+                    let hours = hours
+                        .parse()
+                        .ok()
+                        .filter(|hours| limits::KEEP_UNKNOWN_HOURS.contains(hours));
+                    tuning.keep_unknown = Some(hours.ok_or_else(|| bad("a number of hours from 1 to 8760"))?);
+                }
                 _ => return Err(error::invalid_parameter(format!("there is no setting {key}"))),
             }
         }
@@ -646,11 +655,13 @@ mod tests {
             ("sightglass:max_rate", "7.5"),
             ("sightglass:key_frames_only", "true"),
             ("sightglass:mode", "every-frame"),
+            ("sightglass:keep_unknown", "48"),
         ];
         let tuning = Tuning {
             max_rate: Some(7.5),
             key_frames_only: true,
             every_frame: true,
+            keep_unknown: Some(48),
         };
         assert_eq!(tags(&all), Ok(tuning));
         for bad in [
@@ -658,6 +669,8 @@ mod tests {
             ("sightglass:max_rate", "NaN"),
             ("sightglass:key_frames_only", "yes"),
             ("sightglass:mode", "fast"),
+            ("sightglass:keep_unknown", "0"),
+            ("sightglass:keep_unknown", "8761"),
             ("sightglass:maxrate", "5"),
         ] {
             assert_eq!(tags(&[bad]).unwrap_err().code, "InvalidParameterException", "{bad:?}");

@@ -1,19 +1,21 @@
 //! Stream processors. [`control`] carries out their seven operations, [`definition`] is what is kept of them, and
 //! [`status`] says which state may follow which. A processor that runs is a [`runner`]: it sends the frames of a video
 //! stream to vision, searches each face in the collection and writes one [`record`] for each analysed frame.
-//! [`resume`] remembers how far it has come. Processors that detect labels have [`labels`] of their own.
+//! [`resume`] remembers how far it has come, and [`unknown`] keeps faces that nobody resembles, where that is wanted.
+//! Processors that detect labels have [`labels`] of their own.
 
 mod control;
 mod definition;
 mod labels;
 mod metrics;
 mod pipeline;
-mod record;
+pub(crate) mod record;
 mod resume;
 mod runner;
 pub(crate) mod search;
 mod session;
 mod status;
+mod unknown;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
-//! One run of a processor, as five tasks that end together: the feeder (frames to vision), the recorder (outcomes to
-//! records), the writer (records to the data stream), the saver (the position) and the watcher (is everything still there).
+//! One run of a processor, as six tasks that end together: the feeder (frames to vision), the recorder (outcomes to
+//! records), the writer (records to the data stream), the saver (the position), the keeper (unknown faces, where wanted) and
+//! the watcher (is everything still there).
 //! Between recorder and writer is a short queue, so that one slow sync of the output is shared by the records that wait.
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use super::record::{self, FramePlace, Seen};
 use super::resume::{Position, Resume};
 use super::search::{SearchError, Searcher, Target};
 use super::session::{Feeder, Outcomes};
+use super::unknown::{Keeper, Sight};
 use crate::limits;
 use crate::ports::{Feed, SinkError, VisionSession};
 
@@ -55,6 +57,7 @@ pub(crate) struct Pipeline {
     pub(crate) position: watch::Sender<Option<Position>>,
     pub(crate) metrics: RunMetrics,
     pub(crate) fragments: Fragments,
+    pub(crate) unknown: Arc<Keeper>,
 }
 
 /// A record on its way to the output.
@@ -110,11 +113,12 @@ pub(crate) async fn run(pipeline: Arc<Pipeline>, feed: Box<dyn Feed>) -> End {
     let (sessions, opened) = mpsc::channel(2);
     let (records, written) = mpsc::channel(limits::QUEUED_RECORDS_MAX);
     let feeder = Feeder::new(pipeline.clone(), sessions);
-    let ended: Result<(Infallible, Infallible, Infallible, Infallible, Infallible), End> = tokio::try_join!(
+    let ended: Result<(Infallible, Infallible, Infallible, Infallible, Infallible, Infallible), End> = tokio::try_join!(
         feeder.run(feed),
         pipeline.record(opened, records),
         pipeline.write(written),
         pipeline.save_positions(),
+        pipeline.keep_unknown(),
         pipeline.watch_resources(),
     );
     match ended {
@@ -198,13 +202,17 @@ impl Pipeline {
         let mut searcher = Searcher::new(self.processors.faces.clone(), self.resources.target.clone());
         while let Some(mut session) = sessions.recv().await {
             searcher.forget_tracks();
+            self.unknown.forget_tracks();
             while let Some(outcome) = session.source.next().await {
                 match outcome {
                     FrameOutcome::Skipped { id, reason } => {
                         session.frames.lock().remove(&id);
                         self.metrics.skipped(reason);
                     }
-                    FrameOutcome::WorkerRestarted => searcher.forget_tracks(),
+                    FrameOutcome::WorkerRestarted => {
+                        searcher.forget_tracks();
+                        self.unknown.forget_tracks();
+                    }
                     FrameOutcome::Analysed {
                         id,
                         width,
@@ -224,6 +232,12 @@ impl Pipeline {
                         found
                             .iter()
                             .for_each(|(_, matches)| self.metrics.face(!matches.is_empty()));
+                        let unknown = self.unknown.see(&Sight {
+                            place: &sent.place,
+                            width,
+                            height,
+                            faces: &found,
+                        });
                         let seen = Seen {
                             stream_arn: &self.resources.stream_arn,
                             place: &sent.place,
@@ -232,6 +246,7 @@ impl Pipeline {
                             height,
                             arrived: sent.arrived.map(|arrived| self.wall(arrived)),
                             faces: &found,
+                            unknown: &unknown,
                         };
                         let bytes = record::encode(&seen).map_err(|error| End::Retry(error.to_string()))?;
                         let pending = Pending {
@@ -325,6 +340,13 @@ impl Pipeline {
             }
             first
         });
+    }
+
+    async fn keep_unknown(&self) -> Result<Infallible, End> {
+        loop {
+            tokio::time::sleep(limits::UNKNOWN_WRITE_CHECK).await;
+            self.unknown.write_due(&self.processors.faces).await;
+        }
     }
 
     async fn save_positions(&self) -> Result<Infallible, End> {

@@ -5,7 +5,7 @@
 //! iterates over both without looking.
 
 use base::Timestamp;
-use faces::FaceMatch;
+use faces::{FaceId, FaceMatch};
 use serde::Serialize;
 use storage::FragmentNumber;
 use vision::{BoundingBox, Face, Point};
@@ -20,6 +20,13 @@ pub(crate) struct FramePlace {
     pub(crate) offset_ms: f64,
 }
 
+impl FramePlace {
+    /// When the frame was filmed, by the producer's clock.
+    pub(crate) fn time(&self) -> Timestamp {
+        self.producer_timestamp.plus_millis(self.offset_ms.round() as i64)
+    }
+}
+
 /// What was seen.
 pub(crate) struct Seen<'a> {
     pub(crate) stream_arn: &'a str,
@@ -31,6 +38,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) arrived: Option<Timestamp>,
     /// Each face with its matches, best first.
     pub(crate) faces: &'a [(Face, std::sync::Arc<[FaceMatch]>)],
+    /// The id of each face as an unknown one, where such are kept; else nothing at all.
+    pub(crate) unknown: &'a [Option<FaceId>],
 }
 
 #[derive(Serialize)]
@@ -149,6 +158,9 @@ struct FrameExtras<'a> {
 #[serde(rename_all = "PascalCase")]
 struct FaceExtras {
     track_id: u64,
+    /// Only of a face that nobody resembles, where such are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unknown_face_id: Option<String>,
 }
 
 /// JSON has no NaN and no infinity.
@@ -208,12 +220,17 @@ fn matched_face(found: &FaceMatch) -> MatchedFace<'_> {
 
 /// The record's bytes.
 pub(crate) fn encode(seen: &Seen<'_>) -> Result<Vec<u8>, serde_json::Error> {
-    let response = |(face, matches): &'_ (Face, std::sync::Arc<[FaceMatch]>)| FaceSearchResponse {
-        detected_face: detected_face(face),
-        matched_faces: Vec::with_capacity(matches.len()),
-        sightglass: face.track_id.map(|track_id| FaceExtras { track_id }),
-    };
-    let mut responses: Vec<FaceSearchResponse<'_>> = seen.faces.iter().map(response).collect();
+    let unknown = seen.unknown.iter().copied().chain(std::iter::repeat(None));
+    let response =
+        |((face, matches), unknown): (&(Face, std::sync::Arc<[FaceMatch]>), Option<FaceId>)| FaceSearchResponse {
+            detected_face: detected_face(face),
+            matched_faces: Vec::with_capacity(matches.len()),
+            sightglass: face.track_id.map(|track_id| FaceExtras {
+                track_id,
+                unknown_face_id: unknown.map(|id| id.to_string()),
+            }),
+        };
+    let mut responses: Vec<FaceSearchResponse<'_>> = seen.faces.iter().zip(unknown).map(response).collect();
     for (response, (_, matches)) in responses.iter_mut().zip(seen.faces) {
         response.matched_faces.extend(matches.iter().map(matched_face));
     }
@@ -259,6 +276,10 @@ mod tests {
     }
 
     fn encoded(faces: &[(Face, Arc<[FaceMatch]>)]) -> String {
+        encoded_with(faces, &[])
+    }
+
+    fn encoded_with(faces: &[(Face, Arc<[FaceMatch]>)], unknown: &[Option<FaceId>]) -> String {
         let seen = Seen {
             stream_arn: "arn:aws:kinesisvideo:us-west-2:000000000000:stream/door/1551533000000",
             place: &place(),
@@ -267,6 +288,7 @@ mod tests {
             height: 720,
             arrived: Some(Timestamp::from_millis(1_551_533_115_907)),
             faces,
+            unknown,
         };
         String::from_utf8(encode(&seen).unwrap()).unwrap()
     }
@@ -370,5 +392,18 @@ mod tests {
         let face = &unknown["FaceSearchResponse"][0];
         assert_eq!(face["MatchedFaces"], serde_json::json!([]));
         assert_eq!(face.as_object().unwrap().len(), 2, "no member of ours without a track");
+    }
+
+    #[test]
+    fn a_face_that_is_kept_as_unknown_is_told_by_its_id() {
+        let id = FaceId::of_sighting(AccountId::DEFAULT, "track");
+        let faces = [(face(), Arc::from([known(99.25, None)])), (face(), Arc::from([]))];
+        let record: serde_json::Value = serde_json::from_str(&encoded_with(&faces, &[None, Some(id)])).unwrap();
+        let extras = |index: usize| record["FaceSearchResponse"][index]["Sightglass"].clone();
+        assert_eq!(extras(0), serde_json::json!({ "TrackId": 4 }));
+        assert_eq!(
+            extras(1),
+            serde_json::json!({ "TrackId": 4, "UnknownFaceId": id.to_string() })
+        );
     }
 }

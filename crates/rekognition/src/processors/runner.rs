@@ -14,6 +14,7 @@ use super::pipeline::{self, End, Fragments, Pipeline, Resources};
 use super::resume::{Position, Resume};
 use super::search::Target;
 use super::status::Status;
+use super::unknown::{Destination, Keeper};
 use crate::limits::RETRY_PAUSE;
 use crate::ports::{Feed, SinkError};
 
@@ -40,12 +41,14 @@ enum Finish {
 pub(crate) async fn run(processors: Arc<Processors>, start: Start, mut cancelled: watch::Receiver<bool>) {
     let (key, generation) = (start.key.clone(), start.definition.generation);
     let position = watch::Sender::new(None);
+    let unknown = Arc::new(Keeper::new(processors.clock.clone()));
     let finish = tokio::select! {
         biased;
         // An error means that nobody can stop this run any more: the server is ending.
         _ = cancelled.wait_for(|cancel| *cancel) => None,
-        finish = serve(&processors, start, &position) => Some(finish),
+        finish = serve(&processors, start, &position, &unknown) => Some(finish),
     };
+    unknown.finish(&processors.faces).await;
     let last: Option<Position> = position.borrow().clone();
     match finish {
         None => {
@@ -83,7 +86,12 @@ async fn fail(processors: &Processors, key: &ResourceName, generation: u64, mess
 }
 
 /// Begins again after what may pass, and ends with what does not.
-async fn serve(processors: &Arc<Processors>, mut start: Start, position: &watch::Sender<Option<Position>>) -> Finish {
+async fn serve(
+    processors: &Arc<Processors>,
+    mut start: Start,
+    position: &watch::Sender<Option<Position>>,
+    unknown: &Arc<Keeper>,
+) -> Finish {
     let arn = control::arn(&start.key);
     let metrics = processors.metrics.of(&arn);
     let tuning = match Tuning::from_tags(&start.definition.tags) {
@@ -104,6 +112,14 @@ async fn serve(processors: &Arc<Processors>, mut start: Start, position: &watch:
                 // Whoever started it may have gone.
                 let _ = ready.send(());
             }
+            if let Some(hours) = tuning.keep_unknown {
+                unknown.begin(Destination {
+                    processor: start.key.clone(),
+                    stream_arn: found.stream_arn.clone(),
+                    target: found.target.clone(),
+                    hours,
+                });
+            }
             let pipeline = Pipeline {
                 processors: processors.clone(),
                 key: start.key.clone(),
@@ -114,6 +130,7 @@ async fn serve(processors: &Arc<Processors>, mut start: Start, position: &watch:
                 position: position.clone(),
                 metrics: metrics.clone(),
                 fragments: Fragments::default(),
+                unknown: unknown.clone(),
             };
             Err(match pipeline::run(Arc::new(pipeline), feed).await {
                 End::Failed(message) => Stop::Failed(message),

@@ -164,10 +164,7 @@ impl Feeder {
             offset_ms: frame.offset_ms,
         };
         let live = fragment.live;
-        let time_ms = place
-            .producer_timestamp
-            .plus_millis(frame.offset_ms.round() as i64)
-            .millis();
+        let time_ms = place.time().millis();
         let mode = self.pipeline.mode(live);
         if !self.ready_session(&format, mode, time_ms, frame.key, live).await? {
             self.pipeline.metrics.dropped("no_session");

@@ -65,7 +65,7 @@ pub(crate) async fn attempt(stored: &StoredVideo, key: &JobKey, job: &Job) -> Re
         results,
         searcher: searcher(stored, key, job),
         tracks: Tracks::default(),
-        persons: Persons::default(),
+        persons: Persons::new(&stored.faces.scale(&stored.vision.model().id)),
         rows: Vec::new(),
         pending: Vec::new(),
         rows_written: 0,

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use faces::similarity;
+use faces::similarity::Scale;
 
 use crate::limits::{STORED_PERSONS_REMEMBERED, STORED_TRACK_END_MS};
 
@@ -96,13 +96,23 @@ struct Person {
 }
 
 /// Who was there.
-#[derive(Default)]
 pub(crate) struct Persons {
+    /// The least cosine of two tracks of one person.
+    cosine_min: f32,
     remembered: VecDeque<Person>,
     next: u32,
 }
 
 impl Persons {
+    /// `scale` is that of the model that makes the vectors.
+    pub(crate) fn new(scale: &Scale) -> Self {
+        Persons {
+            cosine_min: scale.cosine(SAME_PERSON),
+            remembered: VecDeque::new(),
+            next: 0,
+        }
+    }
+
     /// The person of a track: one who looks alike and was not seen at the same time elsewhere, or a new one.
     pub(crate) fn of(&mut self, track: &Ended) -> u32 {
         let found = track.vector.as_ref().and_then(|vector| self.find(track, vector));
@@ -132,7 +142,6 @@ impl Persons {
     }
 
     fn find(&self, track: &Ended, vector: &[f32]) -> Option<usize> {
-        let least = similarity::to_cosine(SAME_PERSON);
         let apart = |person: &Person| {
             let mut stretches = person.stretches.iter();
             !stretches.any(|(first, last)| track.first_ms <= *last && *first <= track.last_ms)
@@ -145,7 +154,7 @@ impl Persons {
         let candidates = self.remembered.iter().enumerate().filter(|(_, person)| apart(person));
         let scored = candidates.map(|(index, person)| (index, alike(person)));
         let best = scored.max_by(|a, b| a.1.total_cmp(&b.1))?;
-        (best.1 >= least).then_some(best.0)
+        (best.1 >= self.cosine_min).then_some(best.0)
     }
 }
 
@@ -177,7 +186,7 @@ mod tests {
 
     #[test]
     fn who_leaves_and_comes_back_is_the_same_person_and_who_is_there_at_once_is_another() {
-        let mut persons = Persons::default();
+        let mut persons = Persons::new(&Scale::default());
         assert_eq!(persons.of(&ended(0, 0, 1000, Some(0.0))), 0);
         assert_eq!(
             persons.of(&ended(1, 500, 1500, Some(0.1))),

@@ -53,6 +53,11 @@ pub fn picture(faces: &[(u64, f32, f32)]) -> Bytes {
     format!("FACES {}", parts.join(" ")).into()
 }
 
+/// The same of one face that is followed, with its track.
+pub fn tracked(who: u64, track: u64) -> Bytes {
+    format!("FACES {who}:0.25:0.25:{track}").into()
+}
+
 /// The vector of person `who`. 7, 1007 and 2007 are pictures of the same person (cosine about 0.9).
 pub fn vector_of(who: u64) -> Vec<f32> {
     let mut person = fastrand::Rng::with_seed(who % 1000);
@@ -79,6 +84,7 @@ fn faces_in(data: &[u8]) -> Option<Vec<Face>> {
             },
             confidence: 99.0,
             embedding: Some(vector_of(who)),
+            track_id: numbers.next().and_then(|track| track.parse().ok()),
             ..Face::default()
         };
         face.quality.brightness = 60.0;

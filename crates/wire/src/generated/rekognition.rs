@@ -676,6 +676,22 @@ structure! {
 
 structure! {
     #[derive(Default)]
+    DeleteUnknownFacesRequest {
+        collection_id: String,
+        face_ids: Vec<String>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    DeleteUnknownFacesResponse {
+        deleted_faces: Option<Vec<String>>,
+        unsuccessful_face_deletions: Option<Vec<UnsuccessfulFaceDeletion>>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
     DeleteUserRequest {
         client_request_token: Option<String>,
         collection_id: String,
@@ -1578,6 +1594,23 @@ structure! {
 
 structure! {
     #[derive(Default)]
+    IndexUnknownFacesRequest {
+        collection_id: String,
+        external_image_id: Option<String>,
+        face_ids: Vec<String>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    IndexUnknownFacesResponse {
+        face_model_version: Option<String>,
+        faces: Option<Vec<Face>>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
     Instance {
         bounding_box: Option<BoundingBox>,
         confidence: Option<f32>,
@@ -1866,6 +1899,27 @@ structure! {
     #[derive(Default)]
     ListTagsForResourceResponse {
         tags: Option<BTreeMap<String, String>>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    ListUnknownFacesRequest {
+        collection_id: String,
+        max_results: Option<i32>,
+        next_token: Option<String>,
+        seen_after: Option<Timestamp>,
+        seen_before: Option<Timestamp>,
+        stream_processor_name: Option<String>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    ListUnknownFacesResponse {
+        face_model_version: Option<String>,
+        next_token: Option<String>,
+        unknown_faces: Option<Vec<UnknownFace>>,
     }
 }
 
@@ -2365,6 +2419,52 @@ structure! {
         face_matches: Option<Vec<FaceMatch>>,
         face_model_version: Option<String>,
         searched_face_id: Option<String>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    SearchUnknownFacesByImageRequest {
+        collection_id: String,
+        face_match_threshold: Option<f32>,
+        image: Image,
+        max_faces: Option<i32>,
+        quality_filter: Option<QualityFilter>,
+        seen_after: Option<Timestamp>,
+        seen_before: Option<Timestamp>,
+        stream_processor_name: Option<String>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    SearchUnknownFacesByImageResponse {
+        face_model_version: Option<String>,
+        searched_face_bounding_box: Option<BoundingBox>,
+        searched_face_confidence: Option<f32>,
+        unknown_face_matches: Option<Vec<UnknownFaceMatch>>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    SearchUnknownFacesRequest {
+        collection_id: String,
+        face_id: String,
+        face_match_threshold: Option<f32>,
+        max_faces: Option<i32>,
+        seen_after: Option<Timestamp>,
+        seen_before: Option<Timestamp>,
+        stream_processor_name: Option<String>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    SearchUnknownFacesResponse {
+        face_model_version: Option<String>,
+        searched_face_id: Option<String>,
+        unknown_face_matches: Option<Vec<UnknownFaceMatch>>,
     }
 }
 
@@ -2995,6 +3095,41 @@ structure! {
 
 structure! {
     #[derive(Default)]
+    UnknownFace {
+        best_frame: Option<UnknownFaceFrame>,
+        expires: Option<Timestamp>,
+        face_id: Option<String>,
+        first_seen: Option<Timestamp>,
+        frame_count: Option<i64>,
+        last_seen: Option<Timestamp>,
+        stream_arn: Option<String>,
+        stream_processor_name: Option<String>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    UnknownFaceFrame {
+        bounding_box: Option<BoundingBox>,
+        confidence: Option<f32>,
+        fragment_number: Option<String>,
+        frame_offset_in_seconds: Option<f32>,
+        pose: Option<Pose>,
+        producer_timestamp: Option<Timestamp>,
+        quality: Option<ImageQuality>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
+    UnknownFaceMatch {
+        similarity: Option<f32>,
+        unknown_face: Option<UnknownFace>,
+    }
+}
+
+structure! {
+    #[derive(Default)]
     UnsearchedFace {
         face_details: Option<FaceDetail>,
         reasons: Option<Vec<UnsearchedFaceReason>>,
@@ -3308,424 +3443,459 @@ pub mod op {
         &OPERATIONS[16]
     );
     operation!(
+        DeleteUnknownFaces,
+        "rekognition",
+        super::DeleteUnknownFacesRequest,
+        super::DeleteUnknownFacesResponse,
+        &OPERATIONS[17]
+    );
+    operation!(
         DeleteUser,
         "rekognition",
         super::DeleteUserRequest,
         super::DeleteUserResponse,
-        &OPERATIONS[17]
+        &OPERATIONS[18]
     );
     operation!(
         DescribeCollection,
         "rekognition",
         super::DescribeCollectionRequest,
         super::DescribeCollectionResponse,
-        &OPERATIONS[18]
+        &OPERATIONS[19]
     );
     operation!(
         DescribeDataset,
         "rekognition",
         super::DescribeDatasetRequest,
         super::DescribeDatasetResponse,
-        &OPERATIONS[19]
+        &OPERATIONS[20]
     );
     operation!(
         DescribeProjectVersions,
         "rekognition",
         super::DescribeProjectVersionsRequest,
         super::DescribeProjectVersionsResponse,
-        &OPERATIONS[20]
+        &OPERATIONS[21]
     );
     operation!(
         DescribeProjects,
         "rekognition",
         super::DescribeProjectsRequest,
         super::DescribeProjectsResponse,
-        &OPERATIONS[21]
+        &OPERATIONS[22]
     );
     operation!(
         DescribeStreamProcessor,
         "rekognition",
         super::DescribeStreamProcessorRequest,
         super::DescribeStreamProcessorResponse,
-        &OPERATIONS[22]
+        &OPERATIONS[23]
     );
     operation!(
         DetectCustomLabels,
         "rekognition",
         super::DetectCustomLabelsRequest,
         super::DetectCustomLabelsResponse,
-        &OPERATIONS[23]
+        &OPERATIONS[24]
     );
     operation!(
         DetectFaces,
         "rekognition",
         super::DetectFacesRequest,
         super::DetectFacesResponse,
-        &OPERATIONS[24]
+        &OPERATIONS[25]
     );
     operation!(
         DetectLabels,
         "rekognition",
         super::DetectLabelsRequest,
         super::DetectLabelsResponse,
-        &OPERATIONS[25]
+        &OPERATIONS[26]
     );
     operation!(
         DetectModerationLabels,
         "rekognition",
         super::DetectModerationLabelsRequest,
         super::DetectModerationLabelsResponse,
-        &OPERATIONS[26]
+        &OPERATIONS[27]
     );
     operation!(
         DetectProtectiveEquipment,
         "rekognition",
         super::DetectProtectiveEquipmentRequest,
         super::DetectProtectiveEquipmentResponse,
-        &OPERATIONS[27]
+        &OPERATIONS[28]
     );
     operation!(
         DetectText,
         "rekognition",
         super::DetectTextRequest,
         super::DetectTextResponse,
-        &OPERATIONS[28]
+        &OPERATIONS[29]
     );
     operation!(
         DisassociateFaces,
         "rekognition",
         super::DisassociateFacesRequest,
         super::DisassociateFacesResponse,
-        &OPERATIONS[29]
+        &OPERATIONS[30]
     );
     operation!(
         DistributeDatasetEntries,
         "rekognition",
         super::DistributeDatasetEntriesRequest,
         super::DistributeDatasetEntriesResponse,
-        &OPERATIONS[30]
+        &OPERATIONS[31]
     );
     operation!(
         GetCelebrityInfo,
         "rekognition",
         super::GetCelebrityInfoRequest,
         super::GetCelebrityInfoResponse,
-        &OPERATIONS[31]
+        &OPERATIONS[32]
     );
     operation!(
         GetCelebrityRecognition,
         "rekognition",
         super::GetCelebrityRecognitionRequest,
         super::GetCelebrityRecognitionResponse,
-        &OPERATIONS[32]
+        &OPERATIONS[33]
     );
     operation!(
         GetContentModeration,
         "rekognition",
         super::GetContentModerationRequest,
         super::GetContentModerationResponse,
-        &OPERATIONS[33]
+        &OPERATIONS[34]
     );
     operation!(
         GetFaceDetection,
         "rekognition",
         super::GetFaceDetectionRequest,
         super::GetFaceDetectionResponse,
-        &OPERATIONS[34]
+        &OPERATIONS[35]
     );
     operation!(
         GetFaceLivenessSessionResults,
         "rekognition",
         super::GetFaceLivenessSessionResultsRequest,
         super::GetFaceLivenessSessionResultsResponse,
-        &OPERATIONS[35]
+        &OPERATIONS[36]
     );
     operation!(
         GetFaceSearch,
         "rekognition",
         super::GetFaceSearchRequest,
         super::GetFaceSearchResponse,
-        &OPERATIONS[36]
+        &OPERATIONS[37]
     );
     operation!(
         GetLabelDetection,
         "rekognition",
         super::GetLabelDetectionRequest,
         super::GetLabelDetectionResponse,
-        &OPERATIONS[37]
+        &OPERATIONS[38]
     );
     operation!(
         GetMediaAnalysisJob,
         "rekognition",
         super::GetMediaAnalysisJobRequest,
         super::GetMediaAnalysisJobResponse,
-        &OPERATIONS[38]
+        &OPERATIONS[39]
     );
     operation!(
         GetPersonTracking,
         "rekognition",
         super::GetPersonTrackingRequest,
         super::GetPersonTrackingResponse,
-        &OPERATIONS[39]
+        &OPERATIONS[40]
     );
     operation!(
         GetSegmentDetection,
         "rekognition",
         super::GetSegmentDetectionRequest,
         super::GetSegmentDetectionResponse,
-        &OPERATIONS[40]
+        &OPERATIONS[41]
     );
     operation!(
         GetTextDetection,
         "rekognition",
         super::GetTextDetectionRequest,
         super::GetTextDetectionResponse,
-        &OPERATIONS[41]
+        &OPERATIONS[42]
     );
     operation!(
         IndexFaces,
         "rekognition",
         super::IndexFacesRequest,
         super::IndexFacesResponse,
-        &OPERATIONS[42]
+        &OPERATIONS[43]
+    );
+    operation!(
+        IndexUnknownFaces,
+        "rekognition",
+        super::IndexUnknownFacesRequest,
+        super::IndexUnknownFacesResponse,
+        &OPERATIONS[44]
     );
     operation!(
         ListCollections,
         "rekognition",
         super::ListCollectionsRequest,
         super::ListCollectionsResponse,
-        &OPERATIONS[43]
+        &OPERATIONS[45]
     );
     operation!(
         ListDatasetEntries,
         "rekognition",
         super::ListDatasetEntriesRequest,
         super::ListDatasetEntriesResponse,
-        &OPERATIONS[44]
+        &OPERATIONS[46]
     );
     operation!(
         ListDatasetLabels,
         "rekognition",
         super::ListDatasetLabelsRequest,
         super::ListDatasetLabelsResponse,
-        &OPERATIONS[45]
+        &OPERATIONS[47]
     );
     operation!(
         ListFaces,
         "rekognition",
         super::ListFacesRequest,
         super::ListFacesResponse,
-        &OPERATIONS[46]
+        &OPERATIONS[48]
     );
     operation!(
         ListMediaAnalysisJobs,
         "rekognition",
         super::ListMediaAnalysisJobsRequest,
         super::ListMediaAnalysisJobsResponse,
-        &OPERATIONS[47]
+        &OPERATIONS[49]
     );
     operation!(
         ListProjectPolicies,
         "rekognition",
         super::ListProjectPoliciesRequest,
         super::ListProjectPoliciesResponse,
-        &OPERATIONS[48]
+        &OPERATIONS[50]
     );
     operation!(
         ListStreamProcessors,
         "rekognition",
         super::ListStreamProcessorsRequest,
         super::ListStreamProcessorsResponse,
-        &OPERATIONS[49]
+        &OPERATIONS[51]
     );
     operation!(
         ListTagsForResource,
         "rekognition",
         super::ListTagsForResourceRequest,
         super::ListTagsForResourceResponse,
-        &OPERATIONS[50]
+        &OPERATIONS[52]
+    );
+    operation!(
+        ListUnknownFaces,
+        "rekognition",
+        super::ListUnknownFacesRequest,
+        super::ListUnknownFacesResponse,
+        &OPERATIONS[53]
     );
     operation!(
         ListUsers,
         "rekognition",
         super::ListUsersRequest,
         super::ListUsersResponse,
-        &OPERATIONS[51]
+        &OPERATIONS[54]
     );
     operation!(
         PutProjectPolicy,
         "rekognition",
         super::PutProjectPolicyRequest,
         super::PutProjectPolicyResponse,
-        &OPERATIONS[52]
+        &OPERATIONS[55]
     );
     operation!(
         RecognizeCelebrities,
         "rekognition",
         super::RecognizeCelebritiesRequest,
         super::RecognizeCelebritiesResponse,
-        &OPERATIONS[53]
+        &OPERATIONS[56]
     );
     operation!(
         SearchFaces,
         "rekognition",
         super::SearchFacesRequest,
         super::SearchFacesResponse,
-        &OPERATIONS[54]
+        &OPERATIONS[57]
     );
     operation!(
         SearchFacesByImage,
         "rekognition",
         super::SearchFacesByImageRequest,
         super::SearchFacesByImageResponse,
-        &OPERATIONS[55]
+        &OPERATIONS[58]
+    );
+    operation!(
+        SearchUnknownFaces,
+        "rekognition",
+        super::SearchUnknownFacesRequest,
+        super::SearchUnknownFacesResponse,
+        &OPERATIONS[59]
+    );
+    operation!(
+        SearchUnknownFacesByImage,
+        "rekognition",
+        super::SearchUnknownFacesByImageRequest,
+        super::SearchUnknownFacesByImageResponse,
+        &OPERATIONS[60]
     );
     operation!(
         SearchUsers,
         "rekognition",
         super::SearchUsersRequest,
         super::SearchUsersResponse,
-        &OPERATIONS[56]
+        &OPERATIONS[61]
     );
     operation!(
         SearchUsersByImage,
         "rekognition",
         super::SearchUsersByImageRequest,
         super::SearchUsersByImageResponse,
-        &OPERATIONS[57]
+        &OPERATIONS[62]
     );
     operation!(
         StartCelebrityRecognition,
         "rekognition",
         super::StartCelebrityRecognitionRequest,
         super::StartCelebrityRecognitionResponse,
-        &OPERATIONS[58]
+        &OPERATIONS[63]
     );
     operation!(
         StartContentModeration,
         "rekognition",
         super::StartContentModerationRequest,
         super::StartContentModerationResponse,
-        &OPERATIONS[59]
+        &OPERATIONS[64]
     );
     operation!(
         StartFaceDetection,
         "rekognition",
         super::StartFaceDetectionRequest,
         super::StartFaceDetectionResponse,
-        &OPERATIONS[60]
+        &OPERATIONS[65]
     );
     operation!(
         StartFaceSearch,
         "rekognition",
         super::StartFaceSearchRequest,
         super::StartFaceSearchResponse,
-        &OPERATIONS[61]
+        &OPERATIONS[66]
     );
     operation!(
         StartLabelDetection,
         "rekognition",
         super::StartLabelDetectionRequest,
         super::StartLabelDetectionResponse,
-        &OPERATIONS[62]
+        &OPERATIONS[67]
     );
     operation!(
         StartMediaAnalysisJob,
         "rekognition",
         super::StartMediaAnalysisJobRequest,
         super::StartMediaAnalysisJobResponse,
-        &OPERATIONS[63]
+        &OPERATIONS[68]
     );
     operation!(
         StartPersonTracking,
         "rekognition",
         super::StartPersonTrackingRequest,
         super::StartPersonTrackingResponse,
-        &OPERATIONS[64]
+        &OPERATIONS[69]
     );
     operation!(
         StartProjectVersion,
         "rekognition",
         super::StartProjectVersionRequest,
         super::StartProjectVersionResponse,
-        &OPERATIONS[65]
+        &OPERATIONS[70]
     );
     operation!(
         StartSegmentDetection,
         "rekognition",
         super::StartSegmentDetectionRequest,
         super::StartSegmentDetectionResponse,
-        &OPERATIONS[66]
+        &OPERATIONS[71]
     );
     operation!(
         StartStreamFaceDetection,
         "rekognition",
         super::StartStreamFaceDetectionRequest,
         super::StartStreamFaceDetectionResponse,
-        &OPERATIONS[67]
+        &OPERATIONS[72]
     );
     operation!(
         StartStreamFaceSearch,
         "rekognition",
         super::StartStreamFaceSearchRequest,
         super::StartStreamFaceSearchResponse,
-        &OPERATIONS[68]
+        &OPERATIONS[73]
     );
     operation!(
         StartStreamProcessor,
         "rekognition",
         super::StartStreamProcessorRequest,
         super::StartStreamProcessorResponse,
-        &OPERATIONS[69]
+        &OPERATIONS[74]
     );
     operation!(
         StartTextDetection,
         "rekognition",
         super::StartTextDetectionRequest,
         super::StartTextDetectionResponse,
-        &OPERATIONS[70]
+        &OPERATIONS[75]
     );
     operation!(
         StopProjectVersion,
         "rekognition",
         super::StopProjectVersionRequest,
         super::StopProjectVersionResponse,
-        &OPERATIONS[71]
+        &OPERATIONS[76]
     );
     operation!(
         StopStreamProcessor,
         "rekognition",
         super::StopStreamProcessorRequest,
         super::StopStreamProcessorResponse,
-        &OPERATIONS[72]
+        &OPERATIONS[77]
     );
     operation!(
         TagResource,
         "rekognition",
         super::TagResourceRequest,
         super::TagResourceResponse,
-        &OPERATIONS[73]
+        &OPERATIONS[78]
     );
     operation!(
         UntagResource,
         "rekognition",
         super::UntagResourceRequest,
         super::UntagResourceResponse,
-        &OPERATIONS[74]
+        &OPERATIONS[79]
     );
     operation!(
         UpdateDatasetEntries,
         "rekognition",
         super::UpdateDatasetEntriesRequest,
         super::UpdateDatasetEntriesResponse,
-        &OPERATIONS[75]
+        &OPERATIONS[80]
     );
     operation!(
         UpdateStreamProcessor,
         "rekognition",
         super::UpdateStreamProcessorRequest,
         super::UpdateStreamProcessorResponse,
-        &OPERATIONS[76]
+        &OPERATIONS[81]
     );
 }
 
@@ -4228,6 +4398,20 @@ mod schema {
         &[required("Name", &StreamProcessorName)],
     );
     pub static DeleteStreamProcessorResponse: Schema = Schema::structure("DeleteStreamProcessorResponse", &[]);
+    pub static DeleteUnknownFacesRequest: Schema = Schema::structure(
+        "DeleteUnknownFacesRequest",
+        &[
+            required("CollectionId", &CollectionId),
+            required("FaceIds", &FaceIdList),
+        ],
+    );
+    pub static DeleteUnknownFacesResponse: Schema = Schema::structure(
+        "DeleteUnknownFacesResponse",
+        &[
+            optional("DeletedFaces", &FaceIdList),
+            optional("UnsuccessfulFaceDeletions", &UnsuccessfulFaceDeletionsList),
+        ],
+    );
     pub static DeleteUserRequest: Schema = Schema::structure(
         "DeleteUserRequest",
         &[
@@ -4970,6 +5154,18 @@ mod schema {
             optional("UnindexedFaces", &UnindexedFaces),
         ],
     );
+    pub static IndexUnknownFacesRequest: Schema = Schema::structure(
+        "IndexUnknownFacesRequest",
+        &[
+            required("CollectionId", &CollectionId),
+            optional("ExternalImageId", &ExternalImageId),
+            required("FaceIds", &UserFaceIdList),
+        ],
+    );
+    pub static IndexUnknownFacesResponse: Schema = Schema::structure(
+        "IndexUnknownFacesResponse",
+        &[optional("FaceModelVersion", &StringShape), optional("Faces", &FaceList)],
+    );
     pub static InferenceUnits: Schema = Schema::new("InferenceUnits", Kind::Integer(1, 2147483647));
     pub static Instance: Schema = Schema::structure(
         "Instance",
@@ -5202,6 +5398,25 @@ mod schema {
         Schema::structure("ListTagsForResourceRequest", &[required("ResourceArn", &ResourceArn)]);
     pub static ListTagsForResourceResponse: Schema =
         Schema::structure("ListTagsForResourceResponse", &[optional("Tags", &TagMap)]);
+    pub static ListUnknownFacesRequest: Schema = Schema::structure(
+        "ListUnknownFacesRequest",
+        &[
+            required("CollectionId", &CollectionId),
+            optional("MaxResults", &PageSize),
+            optional("NextToken", &PaginationToken),
+            optional("SeenAfter", &DateTime),
+            optional("SeenBefore", &DateTime),
+            optional("StreamProcessorName", &StreamProcessorName),
+        ],
+    );
+    pub static ListUnknownFacesResponse: Schema = Schema::structure(
+        "ListUnknownFacesResponse",
+        &[
+            optional("FaceModelVersion", &StringShape),
+            optional("NextToken", &StringShape),
+            optional("UnknownFaces", &UnknownFaceList),
+        ],
+    );
     pub static ListUsersRequest: Schema = Schema::structure(
         "ListUsersRequest",
         &[
@@ -5610,6 +5825,48 @@ mod schema {
             optional("FaceMatches", &FaceMatchList),
             optional("FaceModelVersion", &StringShape),
             optional("SearchedFaceId", &FaceId),
+        ],
+    );
+    pub static SearchUnknownFacesByImageRequest: Schema = Schema::structure(
+        "SearchUnknownFacesByImageRequest",
+        &[
+            required("CollectionId", &CollectionId),
+            optional("FaceMatchThreshold", &Percent),
+            required("Image", &Image),
+            optional("MaxFaces", &MaxFaces),
+            optional("QualityFilter", &QualityFilter),
+            optional("SeenAfter", &DateTime),
+            optional("SeenBefore", &DateTime),
+            optional("StreamProcessorName", &StreamProcessorName),
+        ],
+    );
+    pub static SearchUnknownFacesByImageResponse: Schema = Schema::structure(
+        "SearchUnknownFacesByImageResponse",
+        &[
+            optional("FaceModelVersion", &StringShape),
+            optional("SearchedFaceBoundingBox", &BoundingBox),
+            optional("SearchedFaceConfidence", &Percent),
+            optional("UnknownFaceMatches", &UnknownFaceMatchList),
+        ],
+    );
+    pub static SearchUnknownFacesRequest: Schema = Schema::structure(
+        "SearchUnknownFacesRequest",
+        &[
+            required("CollectionId", &CollectionId),
+            required("FaceId", &FaceId),
+            optional("FaceMatchThreshold", &Percent),
+            optional("MaxFaces", &MaxFaces),
+            optional("SeenAfter", &DateTime),
+            optional("SeenBefore", &DateTime),
+            optional("StreamProcessorName", &StreamProcessorName),
+        ],
+    );
+    pub static SearchUnknownFacesResponse: Schema = Schema::structure(
+        "SearchUnknownFacesResponse",
+        &[
+            optional("FaceModelVersion", &StringShape),
+            optional("SearchedFaceId", &FaceId),
+            optional("UnknownFaceMatches", &UnknownFaceMatchList),
         ],
     );
     pub static SearchUsersByImageRequest: Schema = Schema::structure(
@@ -6041,6 +6298,37 @@ mod schema {
         &[optional("FaceDetail", &FaceDetail), optional("Reasons", &Reasons)],
     );
     pub static UnindexedFaces: Schema = Schema::list("UnindexedFaces", &UnindexedFace, ANY);
+    pub static UnknownFace: Schema = Schema::structure(
+        "UnknownFace",
+        &[
+            optional("BestFrame", &UnknownFaceFrame),
+            optional("Expires", &DateTime),
+            optional("FaceId", &FaceId),
+            optional("FirstSeen", &DateTime),
+            optional("FrameCount", &ULong),
+            optional("LastSeen", &DateTime),
+            optional("StreamArn", &KinesisVideoArn),
+            optional("StreamProcessorName", &StreamProcessorName),
+        ],
+    );
+    pub static UnknownFaceFrame: Schema = Schema::structure(
+        "UnknownFaceFrame",
+        &[
+            optional("BoundingBox", &BoundingBox),
+            optional("Confidence", &Percent),
+            optional("FragmentNumber", &KinesisVideoStreamFragmentNumber),
+            optional("FrameOffsetInSeconds", &Float),
+            optional("Pose", &Pose),
+            optional("ProducerTimestamp", &DateTime),
+            optional("Quality", &ImageQuality),
+        ],
+    );
+    pub static UnknownFaceList: Schema = Schema::list("UnknownFaceList", &UnknownFace, ANY);
+    pub static UnknownFaceMatch: Schema = Schema::structure(
+        "UnknownFaceMatch",
+        &[optional("Similarity", &Percent), optional("UnknownFace", &UnknownFace)],
+    );
+    pub static UnknownFaceMatchList: Schema = Schema::list("UnknownFaceMatchList", &UnknownFaceMatch, ANY);
     pub static UnsearchedFace: Schema = Schema::structure(
         "UnsearchedFace",
         &[

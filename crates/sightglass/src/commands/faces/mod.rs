@@ -1,6 +1,7 @@
 //! `sightglass faces eval`: how well faces are told apart, measured on a folder of labelled images. `faces report`: how far
 //! apart the people of a collection are.
 
+mod calibration;
 mod collection;
 mod folder;
 mod measure;
@@ -39,7 +40,7 @@ pub fn run(args: &FacesArgs) -> Result<ExitCode, Failure> {
 async fn evaluate(args: &FacesEvalArgs) -> Result<(), Failure> {
     let labelled = Labelled::read(&args.folder)?;
     let pairs = pairs(args, &labelled).await?;
-    let temporary = if args.temporary || args.model.is_some() {
+    let temporary = if args.temporary || args.model.is_some() || args.calibrate {
         Some(Temporary::start(&args.models, args.model.as_deref(), &args.server.region).await?)
     } else {
         None
@@ -50,7 +51,12 @@ async fn evaluate(args: &FacesEvalArgs) -> Result<(), Failure> {
     };
     let measured = measured(&client, args, &labelled, &pairs).await?;
     drop(temporary);
-    let report = Report::new(&args.folder, &labelled, &pairs, &measured);
+    let calibration = if args.calibrate {
+        Some(calibration::write(&args.models, &measured)?)
+    } else {
+        None
+    };
+    let report = Report::new(&args.folder, &labelled, &pairs, &measured, calibration);
     if let Some(folder) = &args.plots {
         report::write_plots(folder, &measured).await?;
     }

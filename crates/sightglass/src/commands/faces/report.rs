@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::super::Failure;
 use super::super::paint::{Paint, Tint, harmless};
+use super::calibration::Points;
 use super::folder::{Labelled, Pairs};
 use super::measure::Measured;
 use super::metrics::{Folded, folded};
@@ -14,6 +15,8 @@ use super::plot::{Axis, Plot};
 
 /// The false-match rates of which the report speaks.
 pub const RATES: [f64; 5] = [1e-2, 1e-3, 1e-4, 1e-5, 1e-6];
+/// The thresholds of which the report speaks.
+pub const THRESHOLDS: [f64; 5] = [70.0, 80.0, 90.0, 95.0, 99.0];
 /// Steps of the curve.
 const CURVE_STEPS: usize = 120;
 /// Columns of the histogram.
@@ -38,6 +41,9 @@ pub struct Report {
     /// Pairs of the file whose images are not in the folder.
     pub pairs_missing: usize,
     pub at_false_match_rate: Vec<AtRate>,
+    pub at_threshold: Vec<AtThreshold>,
+    /// What `--calibrate` wrote: cosines and similarities. The similarities above are those of the scale before it.
+    pub calibration: Option<Points>,
     pub identification: Identification,
     /// Similarities below this are not known for every pair: SearchFaces gives 4,096 matches at most.
     pub complete_above: f32,
@@ -53,6 +59,16 @@ pub struct AtRate {
     pub similarity: Option<f64>,
 }
 
+/// One row of the table of thresholds.
+#[derive(Debug, Serialize)]
+pub struct AtThreshold {
+    pub similarity: f64,
+    /// Impostor pairs that reach it.
+    pub false_matches: u64,
+    pub false_match_rate: Option<f64>,
+    pub true_match_rate: Option<f64>,
+}
+
 /// Who is nearest.
 #[derive(Debug, Serialize)]
 pub struct Identification {
@@ -64,13 +80,30 @@ pub struct Identification {
 
 impl Report {
     /// Puts the numbers together.
-    pub fn new(folder: &Path, labelled: &Labelled, pairs: &Pairs, measured: &Measured) -> Self {
+    pub fn new(
+        folder: &Path,
+        labelled: &Labelled,
+        pairs: &Pairs,
+        measured: &Measured,
+        calibration: Option<Points>,
+    ) -> Self {
         let at_rate = |rate: &f64| {
             let point = measured.tally.at_false_rate(*rate);
             AtRate {
                 false_match_rate: *rate,
                 true_match_rate: point.map(|point| point.true_rate),
                 similarity: point.map(|point| point.similarity),
+            }
+        };
+        let tally = &measured.tally;
+        let at_threshold = |similarity: &f64| {
+            let point = tally.at(*similarity);
+            AtThreshold {
+                similarity: *similarity,
+                // Every pair is seen from both of its faces.
+                false_matches: tally.impostor.at_or_above(*similarity).div_ceil(2),
+                false_match_rate: (tally.impostor_total > 0).then_some(point.false_rate),
+                true_match_rate: (tally.genuine_total > 0).then_some(point.true_rate),
             }
         };
         Report {
@@ -86,6 +119,8 @@ impl Report {
             protocol: if pairs.from_file { "pairs.txt" } else { "drawn" },
             pairs_missing: pairs.missing,
             at_false_match_rate: RATES.iter().map(at_rate).collect(),
+            at_threshold: THRESHOLDS.iter().map(at_threshold).collect(),
+            calibration,
             identification: Identification {
                 people: measured.gallery,
                 probes: measured.probes,
@@ -210,6 +245,7 @@ impl Report {
                 self.complete_above
             ));
         }
+        self.put_thresholds(&mut out, paint);
         let speed = self.images as f64 / self.index_seconds.max(1e-3);
         let note = format!(
             "enrolled at {speed:.1} images/s, searched in {:.1} s",
@@ -217,6 +253,32 @@ impl Report {
         );
         paint.put(&mut out, Tint::Dim, note);
         out
+    }
+}
+
+impl Report {
+    /// What each threshold of the scale comes to on this folder.
+    fn put_thresholds(&self, out: &mut String, paint: Paint) {
+        let head = format!("\n{:>16}  {:>15}  {:>10}\n", "threshold", "people found", "false");
+        paint.put(out, Tint::Dim, head);
+        for at in &self.at_threshold {
+            let found = at
+                .true_match_rate
+                .map_or_else(|| "-".to_owned(), |rate| format!("{:.2} %", rate * 100.0));
+            let false_matches = match at.false_match_rate {
+                Some(rate) if rate > 0.0 => format!("1 in {:.0} ({})", 1.0 / rate, at.false_matches),
+                _ => format!("none of {}", self.impostor_pairs),
+            };
+            out.push_str(&format!("{:>16}  {found:>15}  {false_matches:>10}\n", at.similarity));
+        }
+        if let Some(points) = &self.calibration {
+            let points: Vec<String> = points
+                .iter()
+                .map(|(cosine, similarity)| format!("{cosine} is {similarity}"))
+                .collect();
+            let note = "calibrated anew, for servers started from now on; cosine";
+            out.push_str(&format!("{note} {}\n", points.join(", ")));
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use vision::manifest::{ID_DIGITS, Manifest};
 
 use super::super::Failure;
-use super::{digest, hex, read_added, read_manifest};
+use super::{CALIBRATIONS, digest, hex, read_added, read_manifest};
 use crate::cli::{Colours, ModelsAddArgs};
 
 /// Characters of a name; with the digits it must be a FaceModelVersion.
@@ -123,6 +123,20 @@ fn ids<'a>(manifest: &'a Map<String, Value>, added: &'a Map<String, Value>) -> i
     all.filter_map(|entry| entry.get("id")?.as_str())
 }
 
+/// Writes what the cosines of one of the folder's embedders mean, in the place of what was known of it.
+pub fn calibrate(folder: &Path, id: &str, points: &[(f64, f64)]) -> Result<(), Failure> {
+    let mut added = read_added(folder)?;
+    if !ids(&read_manifest(folder)?, &added).any(|known| known == id) {
+        return Err(format!("{} has no embedder {id}", folder.display()).into());
+    }
+    let calibrations = added.entry(CALIBRATIONS).or_insert_with(|| json!({}));
+    let calibrations = calibrations
+        .as_object_mut()
+        .ok_or("the calibrations that were added are no object")?;
+    calibrations.insert(id.to_owned(), json!(points));
+    write_json(&Manifest::added_path(folder), &added)
+}
+
 fn text<'a>(entry: &'a Map<String, Value>, member: &str) -> &'a str {
     entry.get(member).and_then(Value::as_str).unwrap_or_default()
 }
@@ -162,6 +176,23 @@ fn write_json(path: &Path, manifest: &Map<String, Value>) -> Result<(), Failure>
 #[allow(clippy::disallowed_methods, reason = "makes a folder to read")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_calibration_is_written_for_the_embedder_that_is_named_and_takes_the_place_of_an_older_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let manifest = json!({ "format": 1, "embedder": { "id": "a", "file": "a.onnx" } });
+        std::fs::write(Manifest::path(folder.path()), manifest.to_string()).unwrap();
+        let added = json!({ "embedders": [{ "id": "b", "x": 1 }] });
+        std::fs::write(Manifest::added_path(folder.path()), added.to_string()).unwrap();
+        calibrate(folder.path(), "b", &[(0.5, 80.0)]).unwrap();
+        calibrate(folder.path(), "a", &[(0.75, 90.0)]).unwrap();
+        calibrate(folder.path(), "a", &[(0.25, 70.0), (0.75, 90.0)]).unwrap();
+        assert!(calibrate(folder.path(), "c", &[]).is_err());
+        let wanted = json!({ "embedders": [{ "id": "b", "x": 1 }],
+            "calibrations": { "a": [[0.25, 70.0], [0.75, 90.0]], "b": [[0.5, 80.0]] } });
+        assert_eq!(Value::Object(read_added(folder.path()).unwrap()), wanted);
+        assert_eq!(Value::Object(read_manifest(folder.path()).unwrap()), manifest);
+    }
 
     #[test]
     fn the_same_file_read_in_another_way_is_another_model() {

@@ -75,10 +75,13 @@ fn read_added(folder: &Path) -> Result<Map<String, Value>, Failure> {
     Ok(read_json(&Manifest::added_path(folder))?.unwrap_or_default())
 }
 
+/// What `faces eval --calibrate` measured, in `added.json`; no list of files.
+const CALIBRATIONS: &str = "calibrations";
+
 /// The files of a manifest, by their roles; an object without a file is a group of them.
 fn entries(manifest: &Map<String, Value>) -> Result<Vec<Entry>, Failure> {
     let mut entries = Vec::new();
-    for (role, value) in manifest {
+    for (role, value) in manifest.iter().filter(|(role, _)| *role != CALIBRATIONS) {
         let listed: Vec<&Value> = match value {
             Value::Object(one) if one.contains_key("file") => vec![value],
             Value::Object(group) => group.values().collect(),
