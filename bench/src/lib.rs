@@ -7,6 +7,7 @@
 )]
 
 pub mod fanout;
+pub mod film;
 pub mod fragment;
 pub mod measure;
 pub mod records;

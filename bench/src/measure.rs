@@ -26,6 +26,24 @@ pub fn cpu_seconds(pid: u32) -> Result<f64, Failure> {
     Ok(time.tv_sec as f64 + time.tv_nsec as f64 / 1e9)
 }
 
+/// The processes that a process has started and that run, the oldest first.
+pub fn children(parent: u32) -> Result<Vec<u32>, Failure> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
+        if number(1) == Some(u64::from(parent)) {
+            found.extend(number(19).map(|start| (start, pid)));
+        }
+    }
+    found.sort_unstable();
+    Ok(found.into_iter().map(|(_, pid)| pid).collect())
+}
+
 /// A line of `/proc/PID/status` such as `VmRSS`, in bytes.
 pub fn memory_bytes(pid: u32, key: &str) -> Result<u64, Failure> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;

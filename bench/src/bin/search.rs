@@ -3,17 +3,18 @@
 //! photographs. A third of the probes are new pictures of people in the collection, which are in no index; they go through
 //! the library. The others are faces of the collection, by SearchFaces over HTTP, one after the other on one connection.
 //!
-//! Recall is the share of searches whose best match is the one that comparing every vector finds. Beside it stand the time
-//! that comparing every vector takes, how long the server needs to start, and its memory. The collection is made by the
-//! library, in the file that the server then opens.
+//! Recall is the share of searches whose best match is the one that the peer finds: numpy, which compares every vector, in a
+//! Python program (`search_peer.py`) after the server has ended. Beside it stand both sides' times, how long the server needs
+//! to start, and its memory. The collection is made by the library, in the file that the server then opens.
 #![allow(
     missing_docs,
     clippy::disallowed_methods,
     reason = "a measuring program reads the clock and the system's files itself"
 )]
 
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -25,7 +26,8 @@ use bench::report::{Figure, Promise, Report};
 use bench::server::{REGION, Server};
 use clap::Parser;
 use client::Service;
-use faces::{FaceId, FaceMatch, FaceStore, ImageDigest, ModelVersion, NewFace, Rect};
+use faces::{FaceId, FaceStore, ImageDigest, ModelVersion, NewFace, Rect};
+use serde::Deserialize;
 use serde_json::json;
 
 /// What issue and documentation promise for a million faces on two cores.
@@ -39,6 +41,8 @@ const MODEL: &str = "synthetic";
 const COLLECTION: &str = "bench";
 const THRESHOLD: f32 = 80.0;
 const MATCHES: usize = 10;
+/// How often a long step says how far it is.
+const PROGRESS: Duration = Duration::from_secs(5);
 
 #[derive(Parser)]
 struct Args {
@@ -54,9 +58,12 @@ struct Args {
     /// Searches of each kind.
     #[arg(long, default_value_t = 2000)]
     searches: usize,
-    /// Searches that are compared with every vector.
+    /// Searches of each kind that are compared with the peer's.
     #[arg(long, default_value_t = 1000)]
     compared: usize,
+    /// The Python that has numpy.
+    #[arg(long, default_value = ".venv/bin/python")]
+    python: PathBuf,
     /// Print the figures as JSON.
     #[arg(long)]
     json: bool,
@@ -120,17 +127,37 @@ fn open(data: &Path) -> Result<FaceStore, Failure> {
     Ok(FaceStore::open(&data.join("faces.db"), Arc::new(SystemClock::new()))?)
 }
 
-/// Fills the collection; gives some of its faces with their vectors.
-async fn fill(args: &Args, data: &Path, report: &Report) -> Result<Vec<(FaceId, Vec<f32>)>, Failure> {
+/// A face of the collection that is searched for by its id.
+struct Known {
+    face: FaceId,
+    /// Where its vector is among all.
+    place: usize,
+    vector: Vec<f32>,
+}
+
+/// What the collection was filled with.
+struct Filled {
+    /// Of every vector, in the order of the file for the peer.
+    faces: Vec<FaceId>,
+    known: Vec<Known>,
+}
+
+/// Fills the collection, and the peer's file.
+async fn fill(args: &Args, data: &Path, report: &Report) -> Result<Filled, Failure> {
     let store = open(data)?;
     let model = ModelVersion {
         id: MODEL.to_owned(),
         dimensions: DIMENSIONS,
     };
     store.create_collection(collection()?, model).await?;
+    let mut file = BufWriter::new(std::fs::File::create(data.join(VECTORS))?);
     let mut rng = fastrand::Rng::with_seed(1);
-    let mut known = Vec::new();
+    let mut filled = Filled {
+        faces: Vec::with_capacity(args.people * PICTURES),
+        known: Vec::new(),
+    };
     let (every, began) = ((args.people / args.searches).max(1), Instant::now());
+    let mut said = began;
     for first in (0..args.people).step_by(PEOPLE_PER_IMAGE) {
         let people = (first..args.people.min(first + PEOPLE_PER_IMAGE)).map(person);
         let vectors: Vec<Vec<f32>> = people
@@ -143,54 +170,102 @@ async fn fill(args: &Args, data: &Path, report: &Report) -> Result<Vec<(FaceId, 
         let added = store
             .index_faces(collection()?, MODEL.to_owned(), image, None, new)
             .await?;
-        for (place, (added, vector)) in added.iter().zip(vectors).enumerate() {
-            if place % PICTURES == 0 && (first + place / PICTURES).is_multiple_of(every) {
-                known.push((added.record.face_id, vector));
+        for (number, (added, vector)) in added.iter().zip(vectors).enumerate() {
+            put(&mut file, &vector)?;
+            let (face, place) = (added.record.face_id, filled.faces.len());
+            filled.faces.push(face);
+            if number % PICTURES == 0 && (first + number / PICTURES).is_multiple_of(every) {
+                filled.known.push(Known { face, place, vector });
             }
         }
+        if said.elapsed() >= PROGRESS {
+            said = Instant::now();
+            eprintln!("{} of {} faces written", filled.faces.len(), args.people * PICTURES);
+        }
     }
+    file.flush()?;
     report.say(&format!(
         "{} faces written in {:.0} s",
         args.people * PICTURES,
         began.elapsed().as_secs_f64()
     ));
-    known.truncate(args.searches);
-    Ok(known)
+    filled.known.truncate(args.searches);
+    Ok(filled)
 }
 
-fn best(found: &[FaceMatch]) -> Option<FaceId> {
-    found.first().map(|found| found.face.face_id)
+/// The peer's files in the data directory.
+const VECTORS: &str = "vectors.f32";
+const PROBES: &str = "probes.f32";
+
+fn put(file: &mut impl Write, vector: &[f32]) -> Result<(), Failure> {
+    let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
+    Ok(file.write_all(&bytes)?)
 }
 
-/// New pictures of people in the collection, through the library.
-fn unseen(args: &Args, store: &FaceStore, report: &mut Report) -> Result<(), Failure> {
-    let key = collection()?;
+/// New pictures of people in the collection.
+fn unseen_probes(args: &Args) -> Vec<Vec<f32>> {
     let mut rng = fastrand::Rng::with_seed(99);
-    let (mut times, mut exact_times, mut hits) = (Vec::new(), Vec::new(), 0);
-    for number in 0..args.searches {
-        let probe = picture(&person(rng.usize(..args.people)), &mut rng);
-        let began = Instant::now();
-        let found = store.search(&key, MODEL, &probe, THRESHOLD, MATCHES)?;
-        times.push(began.elapsed());
-        if number < args.compared {
-            let began = Instant::now();
-            let exact = store.search_exactly(&key, MODEL, &probe, THRESHOLD, MATCHES)?;
-            exact_times.push(began.elapsed());
-            hits += usize::from(best(&found) == best(&exact));
-        }
+    let probe = |_| picture(&person(rng.usize(..args.people)), &mut rng);
+    (0..args.searches).map(probe).collect()
+}
+
+/// What the peer says.
+#[derive(Deserialize)]
+struct Exact {
+    p50_ms: f64,
+    p99_ms: f64,
+    memory_mib: f64,
+    best: Vec<Vec<usize>>,
+}
+
+/// Has numpy compare these probes with every vector.
+fn exact<'a>(args: &Args, data: &Path, probes: impl Iterator<Item = &'a [f32]>) -> Result<Exact, Failure> {
+    let mut file = BufWriter::new(std::fs::File::create(data.join(PROBES))?);
+    for probe in probes {
+        put(&mut file, probe)?;
     }
-    let compared = args.compared.min(args.searches).max(1) as f64;
-    report.add(
-        Figure::new("recall@1, pictures in no index", hits as f64 / compared, "")
-            .promised(Promise::AtLeast(RECALL_MIN))
-            .beside("searches", compared),
-    );
+    file.flush()?;
+    drop(file);
+    let said = Command::new(&args.python)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("search_peer.py"))
+        .args([data.join(VECTORS), data.join(PROBES)])
+        .arg(DIMENSIONS.to_string())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("{}: {error}", args.python.display()))?;
+    if !said.status.success() {
+        return Err("the peer failed; it needs the packages of bench/requirements.txt".into());
+    }
+    Ok(serde_json::from_slice(&said.stdout)?)
+}
+
+/// New pictures of people in the collection, through the library. Gives the best matches.
+fn unseen(store: &FaceStore, probes: &[Vec<f32>], report: &mut Report) -> Result<Vec<Option<FaceId>>, Failure> {
+    let key = collection()?;
+    let (mut times, mut found) = (Vec::new(), Vec::new());
+    for probe in probes {
+        let began = Instant::now();
+        let matches = store.search(&key, MODEL, probe, THRESHOLD, MATCHES)?;
+        times.push(began.elapsed());
+        found.push(matches.first().map(|found| found.face.face_id));
+    }
     report.add(
         Figure::new("a search in the library, p50", ms(quantile(&mut times, 0.5)), "ms")
-            .beside("p99 ms", ms(quantile(&mut times, 0.99)))
-            .beside("every vector compared, p50 ms", ms(quantile(&mut exact_times, 0.5))),
+            .beside("p99 ms", ms(quantile(&mut times, 0.99))),
     );
-    Ok(())
+    Ok(found)
+}
+
+/// How often the best match is the one that comparing every vector finds.
+fn recall(what: &str, pairs: impl Iterator<Item = (Option<String>, Option<FaceId>)>) -> Figure {
+    let (mut hits, mut compared) = (0u32, 0u32);
+    for (found, wanted) in pairs {
+        hits += u32::from(found == wanted.map(|face| face.to_string()));
+        compared += 1;
+    }
+    Figure::new(what, f64::from(hits) / f64::from(compared.max(1)), "")
+        .promised(Promise::AtLeast(RECALL_MIN))
+        .beside("searches", f64::from(compared))
 }
 
 /// Searches while another task adds faces as fast as the file takes them.
@@ -247,7 +322,7 @@ async fn while_adding(args: &Args, store: &Arc<FaceStore>, report: &mut Report) 
 async fn over_http(
     args: &Args,
     data: &Path,
-    known: &[(FaceId, Vec<f32>)],
+    known: &[Known],
     report: &mut Report,
 ) -> Result<Vec<Option<String>>, Failure> {
     let log = data.join("server.log");
@@ -266,7 +341,7 @@ async fn over_http(
         };
         found.clear();
         times.clear();
-        for (face, _) in faces {
+        for Known { face, .. } in faces {
             let input = json!({ "CollectionId": COLLECTION, "FaceId": face.to_string(), "FaceMatchThreshold": THRESHOLD,
                 "MaxFaces": MATCHES });
             let began = Instant::now();
@@ -293,27 +368,44 @@ async fn run(args: &Args) -> Result<ExitCode, Failure> {
     let mut report = Report::new("search", args.json);
     let folder = tempfile::Builder::new().prefix("search-").tempdir_in(&args.folder)?;
     let data = folder.path();
-    let known = fill(args, data, &report).await?;
-    let found = over_http(args, data, &known, &mut report).await?;
+    let Filled { faces, known } = fill(args, data, &report).await?;
+    let by_id = over_http(args, data, &known, &mut report).await?;
     let began = Instant::now();
     let store = Arc::new(open(data)?);
     report.say(&format!(
         "opened by the library in {:.1} s",
         began.elapsed().as_secs_f64()
     ));
-    let (mut hits, mut compared) = (0u32, 0u32);
-    for ((face, vector), found) in known.iter().zip(&found).take(args.compared) {
-        let exact = store.search_exactly(&collection()?, MODEL, vector, THRESHOLD, 2)?;
-        let other = exact.iter().map(|found| found.face.face_id).find(|id| id != face);
-        hits += u32::from(other.map(|id| id.to_string()) == *found);
-        compared += 1;
-    }
-    report.add(
-        Figure::new("recall@1 over HTTP", f64::from(hits) / f64::from(compared.max(1)), "")
-            .promised(Promise::AtLeast(RECALL_MIN))
-            .beside("searches", f64::from(compared)),
-    );
-    unseen(args, &store, &mut report)?;
+    let probes = unseen_probes(args);
+    let by_picture = unseen(&store, &probes, &mut report)?;
     while_adding(args, &store, &mut report).await?;
+    drop(store);
+    // The peer has the machine to itself, and the memory.
+    let known = known.get(..args.compared.min(known.len())).unwrap_or_default();
+    let probes = probes.get(..args.compared.min(probes.len())).unwrap_or_default();
+    let all = known
+        .iter()
+        .map(|known| &known.vector[..])
+        .chain(probes.iter().map(|probe| &probe[..]));
+    let peer = exact(args, data, all)?;
+    report.add(
+        Figure::new("the peer, numpy over every vector, p50", peer.p50_ms, "ms")
+            .beside("p99 ms", peer.p99_ms)
+            .beside("memory MiB", peer.memory_mib),
+    );
+    // A face that is searched for by its id is not its own match.
+    let other = |(known, best): (&Known, &Vec<usize>)| {
+        let place = best.iter().find(|place| **place != known.place);
+        place.and_then(|place| faces.get(*place).copied())
+    };
+    let wanted = known.iter().zip(&peer.best).map(other);
+    report.add(recall("recall@1 over HTTP", by_id.into_iter().zip(wanted)));
+    let best = peer
+        .best
+        .iter()
+        .skip(known.len())
+        .map(|best| best.first().and_then(|place| faces.get(*place).copied()));
+    let by_picture = by_picture.into_iter().map(|face| face.map(|face| face.to_string()));
+    report.add(recall("recall@1, pictures in no index", by_picture.zip(best)));
     Ok(report.finish())
 }

@@ -19,12 +19,11 @@ use std::time::Instant;
 use base::metrics::Metrics;
 use base::{AccountId, SystemClock};
 use bench::Failure;
-use bench::measure::cpu_seconds;
-use bytes::Bytes;
+use bench::film::Film;
+use bench::measure::{children, cpu_seconds};
 use clap::Parser;
-use matroska::{Event, Limits, Reader};
 use serde::Deserialize;
-use vision::{BoundingBox, Codec, Frame, FrameOutcome, Mode, SessionConfig, VisionConfig, VisionPool};
+use vision::{BoundingBox, Frame, FrameOutcome, Mode, SessionConfig, VisionConfig, VisionPool};
 
 const DETECTOR_SIDE: u16 = 640;
 /// The worker's own threshold (`vision-worker`, `detect::SCORE_MIN`).
@@ -84,7 +83,7 @@ impl Run {
 
 fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
-    let video = Video::read(&arguments.video)?;
+    let video = Film::read(&arguments.video)?;
     let (mut every, mut peer, mut tracked) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..arguments.runs.max(1) {
         every.push(alone(ours(&arguments, &video, false))?);
@@ -161,54 +160,8 @@ fn fastest(runs: Vec<Run>) -> Result<Run, Failure> {
         .ok_or_else(|| "no run".into())
 }
 
-struct Video {
-    codec: Codec,
-    codec_private: Bytes,
-    frames: Vec<Frame>,
-}
-
-impl Video {
-    fn read(path: &Path) -> Result<Video, Failure> {
-        let mut reader = Reader::new(Limits::default());
-        reader.push(Bytes::from(std::fs::read(path)?));
-        reader.finish();
-        let (mut track, mut frames, mut section) = (None, Vec::new(), Vec::new());
-        while let Some(event) = reader.next()? {
-            match event {
-                Event::Tracks(tracks) => {
-                    track = tracks
-                        .iter()
-                        .find(|t| Codec::from_matroska(&t.codec_id).is_some())
-                        .cloned();
-                }
-                Event::DocumentStart { .. } | Event::ClusterStart { .. } => section.clear(),
-                Event::Data(bytes) => section.extend_from_slice(&bytes),
-                Event::BlockEnd(block) if track.as_ref().is_some_and(|t| t.number == block.track) => {
-                    let start = block.payload_offset as usize;
-                    let data = section
-                        .get(start..start + block.payload_len as usize)
-                        .ok_or("a cut block")?;
-                    frames.push(Frame {
-                        id: frames.len() as u64 + 1,
-                        time_ms: block.time,
-                        key: block.key,
-                        data: Bytes::copy_from_slice(data),
-                    });
-                }
-                _ => {}
-            }
-        }
-        let track = track.ok_or("no H.264 or H.265 track")?;
-        Ok(Video {
-            codec: Codec::from_matroska(&track.codec_id).ok_or("an unknown codec")?,
-            codec_private: track.codec_private,
-            frames,
-        })
-    }
-}
-
 /// One pass over the video. The worker is started, and has loaded its models, by a few frames before the clock starts.
-async fn ours(arguments: &Arguments, video: &Video, tracking: bool) -> Result<Run, Failure> {
+async fn ours(arguments: &Arguments, video: &Film, tracking: bool) -> Result<Run, Failure> {
     let mut config = VisionConfig::new(&arguments.worker, &arguments.models);
     config.video_workers_per_account = 1;
     let pool = VisionPool::start(config, &Metrics::new(), Arc::new(SystemClock::new()))?;
@@ -217,7 +170,7 @@ async fn ours(arguments: &Arguments, video: &Video, tracking: bool) -> Result<Ru
     session.track_faces = tracking;
     session.detector_side = DETECTOR_SIDE;
     play(&pool, &session, video.frames.get(..5).unwrap_or(&video.frames)).await?;
-    let worker = child()?;
+    let worker = *children(std::process::id())?.last().ok_or("no worker runs")?;
     let used = || -> Result<f64, Failure> { Ok(cpu_seconds(worker)? + cpu_seconds(std::process::id())?) };
     let (start, before) = (Instant::now(), used()?);
     let faces = play(&pool, &session, &video.frames).await?;
@@ -263,24 +216,6 @@ async fn play(pool: &VisionPool, config: &SessionConfig, frames: &[Frame]) -> Re
     }
     feeding.await?;
     Ok(found)
-}
-
-/// The youngest child of this process.
-fn child() -> Result<u32, Failure> {
-    let own = std::process::id();
-    let mut youngest = None;
-    for entry in std::fs::read_dir("/proc")? {
-        let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else {
-            continue;
-        };
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let number = |index: usize| fields.get(index).and_then(|f| f.parse::<u64>().ok());
-        if number(1) == Some(u64::from(own)) {
-            youngest = youngest.max(number(19).map(|start| (start, pid)));
-        }
-    }
-    youngest.map(|(_, pid)| pid).ok_or_else(|| "no worker runs".into())
 }
 
 fn theirs(arguments: &Arguments) -> Result<Run, Failure> {
