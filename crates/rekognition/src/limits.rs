@@ -167,7 +167,7 @@ pub const LABEL_SECONDS_DEFAULT: u32 = 10;
 pub const LABEL_IDLE: Duration = Duration::from_secs(20);
 
 /// Frames a second of video time in which label detection looks for people and pets, unless `sightglass:max_rate` says
-/// otherwise: who walks through a picture is in it for seconds, and eight cameras need no more than a core.
+/// otherwise: who walks through a picture is in it for seconds. A 720p camera then takes some quarter of a core (debug build).
 pub const LABEL_RATE_DEFAULT: f32 = 2.0;
 
 /// Bytes of a fragment's frames that label detection keeps until the fragment is stored; what follows is not looked at.
