@@ -47,3 +47,6 @@ pub const STDERR_BYTES: u64 = 16 * 1024;
 
 /// Characters of the reason for which a record is rejected.
 pub const REASON_CHARACTERS_MAX: usize = 512;
+
+/// Bytes that the pipe to a worker holds. Ours: what Linux lets anybody have (`/proc/sys/fs/pipe-max-size`).
+pub(crate) const PIPE_BYTES: usize = 1 << 20;

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
 use crate::job::{Job, Rejected};
-use crate::limits::{CHUNK_BYTES, FROM_WORKER_BYTES_MAX, READY_TIMEOUT, STDERR_BYTES, STDERR_LINES};
+use crate::limits::{CHUNK_BYTES, FROM_WORKER_BYTES_MAX, PIPE_BYTES, READY_TIMEOUT, STDERR_BYTES, STDERR_LINES};
 use crate::protocol::{FromWorker, ProtocolError, ToWorker, VERSION, length, put_records};
 
 /// Why a worker is no more.
@@ -81,6 +81,7 @@ impl Process {
         else {
             return Err(Failure::Ended);
         };
+        widen(&stdin);
         let pid = child.id();
         tokio::spawn(pass_on_complaints(stderr, pid));
         let mut process = Process {
@@ -159,6 +160,13 @@ async fn receive(inbox: &mut Inbox, records: usize) -> Result<Outcome, Failure> 
             }
             FromWorker::Ready { .. } => return Err(Failure::OutOfTurn),
         }
+    }
+}
+
+/// Records are sent while others are converted. A system that does not allow a wider pipe makes it slower and nothing else.
+fn widen(stdin: &ChildStdin) {
+    if let Err(error) = rustix::pipe::fcntl_setpipe_size(stdin, PIPE_BYTES) {
+        tracing::debug!(%error, "the pipe to an sql worker stays small");
     }
 }
 

@@ -138,3 +138,6 @@ pub const MAX_FILM_READS: u64 = 4;
 
 /// A film's worker that has said nothing for this long is killed: it hangs. The greatest index is read in less.
 pub const FILM_SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Bytes that the pipe to a worker holds. Ours: what Linux lets anybody have (`/proc/sys/fs/pipe-max-size`).
+pub(crate) const PIPE_BYTES: usize = 1 << 20;
