@@ -143,14 +143,14 @@ struct Filled {
 }
 
 /// Fills the collection, and the peer's file.
-async fn fill(args: &Args, data: &Path, report: &Report) -> Result<Filled, Failure> {
-    let store = open(data)?;
+async fn fill(args: &Args, folder: &Path, report: &Report) -> Result<Filled, Failure> {
+    let store = open(&folder.join("data"))?;
     let model = ModelVersion {
         id: MODEL.to_owned(),
         dimensions: DIMENSIONS,
     };
     store.create_collection(collection()?, model).await?;
-    let mut file = BufWriter::new(std::fs::File::create(data.join(VECTORS))?);
+    let mut file = BufWriter::new(std::fs::File::create(folder.join(VECTORS))?);
     let mut rng = fastrand::Rng::with_seed(1);
     let mut filled = Filled {
         faces: Vec::with_capacity(args.people * PICTURES),
@@ -193,7 +193,7 @@ async fn fill(args: &Args, data: &Path, report: &Report) -> Result<Filled, Failu
     Ok(filled)
 }
 
-/// The peer's files in the data directory.
+/// The peer's files, beside the data directory.
 const VECTORS: &str = "vectors.f32";
 const PROBES: &str = "probes.f32";
 
@@ -219,8 +219,8 @@ struct Exact {
 }
 
 /// Has numpy compare these probes with every vector.
-fn exact<'a>(args: &Args, data: &Path, probes: impl Iterator<Item = &'a [f32]>) -> Result<Exact, Failure> {
-    let mut file = BufWriter::new(std::fs::File::create(data.join(PROBES))?);
+fn exact<'a>(args: &Args, folder: &Path, probes: impl Iterator<Item = &'a [f32]>) -> Result<Exact, Failure> {
+    let mut file = BufWriter::new(std::fs::File::create(folder.join(PROBES))?);
     for probe in probes {
         put(&mut file, probe)?;
     }
@@ -228,7 +228,7 @@ fn exact<'a>(args: &Args, data: &Path, probes: impl Iterator<Item = &'a [f32]>) 
     drop(file);
     let said = Command::new(&args.python)
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("search_peer.py"))
-        .args([data.join(VECTORS), data.join(PROBES)])
+        .args([folder.join(VECTORS), folder.join(PROBES)])
         .arg(DIMENSIONS.to_string())
         .stderr(Stdio::inherit())
         .output()
@@ -321,13 +321,12 @@ async fn while_adding(args: &Args, store: &Arc<FaceStore>, report: &mut Report) 
 /// Faces of the collection, over HTTP; their best matches are given.
 async fn over_http(
     args: &Args,
-    data: &Path,
+    folder: &Path,
     known: &[Known],
     report: &mut Report,
 ) -> Result<Vec<Option<String>>, Failure> {
-    let log = data.join("server.log");
     let began = Instant::now();
-    let server = Server::start(&args.sightglass, data, &log)?;
+    let server = Server::start(&args.sightglass, &folder.join("data"), &folder.join("server.log"))?;
     let started = began.elapsed();
     let client = server.client()?;
     let mut found = Vec::new();
@@ -367,9 +366,11 @@ async fn over_http(
 async fn run(args: &Args) -> Result<ExitCode, Failure> {
     let mut report = Report::new("search", args.json);
     let folder = tempfile::Builder::new().prefix("search-").tempdir_in(&args.folder)?;
-    let data = folder.path();
-    let Filled { faces, known } = fill(args, data, &report).await?;
-    let by_id = over_http(args, data, &known, &mut report).await?;
+    let (data, log) = (&folder.path().join("data"), folder.path().join("server.log"));
+    // A directory that a server has made its own; the collection is put into it.
+    Server::start(&args.sightglass, data, &log)?.stop()?;
+    let Filled { faces, known } = fill(args, folder.path(), &report).await?;
+    let by_id = over_http(args, folder.path(), &known, &mut report).await?;
     let began = Instant::now();
     let store = Arc::new(open(data)?);
     report.say(&format!(
@@ -387,7 +388,7 @@ async fn run(args: &Args) -> Result<ExitCode, Failure> {
         .iter()
         .map(|known| &known.vector[..])
         .chain(probes.iter().map(|probe| &probe[..]));
-    let peer = exact(args, data, all)?;
+    let peer = exact(args, folder.path(), all)?;
     report.add(
         Figure::new("the peer, numpy over every vector, p50", peer.p50_ms, "ms")
             .beside("p99 ms", peer.p99_ms)
