@@ -11,7 +11,7 @@ from harness import failure
 
 def test_the_bucket_trait_is_the_same_there(weed):
     weed.client("s3").create_bucket(Bucket="cold-there")
-    done = subprocess.run(["cargo", "test", "-p", "objects", "--test", "store", "the_suite_holds_for_a_bucket_of_another_s3", "--", "--nocapture"], cwd=harness.ROOT,
+    done = subprocess.run(["cargo", "test", "--workspace", "--test", "store", "the_suite_holds_for_a_bucket_of_another_s3", "--", "--nocapture"], cwd=harness.ROOT,
                           capture_output=True, text=True, env=dict(os.environ, SIGHTGLASS_TEST_S3=f"{weed.url},cold-there,{weed.access_key},{weed.secret}"))
     assert done.returncode == 0 and "skipped" not in done.stdout, done.stdout + done.stderr
 

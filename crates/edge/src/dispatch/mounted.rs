@@ -3,6 +3,7 @@
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
+use http::Version;
 use http::header::{self, HeaderName};
 use http::request::Parts;
 use hyper::Response;
@@ -33,6 +34,7 @@ impl Dispatch {
             received_at: self.clock.now(),
         };
         let (expects_continue, stop) = (request.expects_continue(), self.stop_signal(&request));
+        let multiplexed = head.version == Version::HTTP_2;
         let body_len = http_body::Body::size_hint(&incoming).exact();
         let (upload, flow) = Upload::new(incoming, self.draining.clone(), exchange.body_bytes_in());
         let handed = MountRequest {
@@ -44,7 +46,8 @@ impl Dispatch {
         };
         let answered = AssertUnwindSafe(mount.answer(handed)).catch_unwind().await;
         // A client that still waits for `100 Continue` sends nothing; any other gets to send what nobody reads.
-        if !expects_continue || flow.was_asked() {
+        let still_waits = expects_continue && !flow.was_asked();
+        if !still_waits {
             flow.discard();
         }
         let Ok(answer) = answered else {
@@ -72,6 +75,10 @@ impl Dispatch {
         set(&mut parts.headers, header::DATE, &http_date(self.clock.now()));
         for name in REQUEST_ID_HEADERS {
             set(&mut parts.headers, HeaderName::from_static(name), exchange.request_id());
+        }
+        // Its connection ends with the answer, since nobody knows whether the body follows: the client is not to use it again.
+        if still_waits && !multiplexed {
+            set(&mut parts.headers, header::CONNECTION, "close");
         }
         let body = match body {
             MountBody::Bytes(bytes) => AnswerBody::bytes(bytes, exchange),
