@@ -2,8 +2,8 @@
 //! through the public client against the server's own port.
 //!
 //! Through the port rather than within the process: it is then the same code on the same road as everybody's, with the same
-//! checks of rights, and a bucket's keeper that is slow or a bug in the archiver can take nothing from the services. What it
-//! costs, a copy through the loopback, is small beside the disk's share. It signs with sessions of a key of the stream's own
+//! checks of rights, and a bucket's keeper that is slow or a bug in the archiver can take nothing from the services. It is
+//! not free: the loopback and S3's checks cost more than the disk (`bench/run archive`), but cameras are slower still. It signs with sessions of a key of the stream's own
 //! account, so that a key's policy binds the archive too.
 
 use std::collections::HashMap;
