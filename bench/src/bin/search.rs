@@ -268,8 +268,14 @@ fn recall(what: &str, pairs: impl Iterator<Item = (Option<String>, Option<FaceId
         .beside("searches", f64::from(compared))
 }
 
-/// Searches while another task adds faces as fast as the file takes them.
-async fn while_adding(args: &Args, store: &Arc<FaceStore>, report: &mut Report) -> Result<(), Failure> {
+/// Searches while another task deletes a face and adds another as fast as the file takes them; `spare` goes first, since the
+/// collection is as full as it may be.
+async fn while_changing(
+    args: &Args,
+    store: &Arc<FaceStore>,
+    mut spare: FaceId,
+    report: &mut Report,
+) -> Result<(), Failure> {
     let (done, added) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let adding = {
         let (store, done, added, key) = (store.clone(), done.clone(), added.clone(), collection()?);
@@ -277,11 +283,15 @@ async fn while_adding(args: &Args, store: &Arc<FaceStore>, report: &mut Report) 
             let mut rng = fastrand::Rng::with_seed(7);
             while !done.load(Ordering::Relaxed) {
                 let number = added.fetch_add(1, Ordering::Relaxed);
+                if let Err(error) = store.delete_faces(key.clone(), vec![spare]).await {
+                    return Some(error);
+                }
                 let new = vec![face(0, picture(&person(1 << 40 | number), &mut rng))];
                 let image = ImageDigest::of(format!("added {number}").as_bytes());
                 let made = store.index_faces(key.clone(), MODEL.to_owned(), image, None, new).await;
-                if let Err(error) = made {
-                    return Some(error);
+                match made {
+                    Ok(made) => spare = made.first().map_or(spare, |made| made.record.face_id),
+                    Err(error) => return Some(error),
                 }
             }
             None
@@ -308,12 +318,12 @@ async fn while_adding(args: &Args, store: &Arc<FaceStore>, report: &mut Report) 
     }
     report.add(
         Figure::new(
-            "the same while faces are added, p50",
+            "the same while faces are deleted and added, p50",
             ms(quantile(&mut times, 0.5)),
             "ms",
         )
         .beside("p99 ms", ms(quantile(&mut times, 0.99)))
-        .beside("added", added.load(Ordering::Relaxed) as f64),
+        .beside("changed", added.load(Ordering::Relaxed) as f64),
     );
     Ok(())
 }
@@ -379,7 +389,8 @@ async fn run(args: &Args) -> Result<ExitCode, Failure> {
     ));
     let probes = unseen_probes(args);
     let by_picture = unseen(&store, &probes, &mut report)?;
-    while_adding(args, &store, &mut report).await?;
+    let spare = *faces.last().ok_or("no faces")?;
+    while_changing(args, &store, spare, &mut report).await?;
     drop(store);
     // The peer has the machine to itself, and the memory.
     let known = known.get(..args.compared.min(known.len())).unwrap_or_default();

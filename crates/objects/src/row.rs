@@ -224,7 +224,9 @@ pub(crate) struct PartRow {
     /// None if it is empty.
     pub file: Option<Id>,
     pub size: u64,
-    pub md5: [u8; 16],
+    /// What its ETag says: see [`crate::digest::TagOf`].
+    #[serde(rename = "md5")]
+    pub tag: [u8; 16],
     pub crc64: u64,
     pub modified_ms: i64,
     /// The value of the upload's checksum.
@@ -233,7 +235,7 @@ pub(crate) struct PartRow {
 
 impl PartRow {
     pub fn etag(&self) -> String {
-        hex(&self.md5)
+        hex(&self.tag)
     }
 }
 

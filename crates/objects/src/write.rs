@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::ObjectError;
-use crate::digest::{Algorithm, Digested, Digests, crc64_joined, etag_of_parts, hex};
+use crate::digest::{Algorithm, Digested, Digests, TagOf, crc64_joined, etag_of_parts, hex};
 use crate::files::{Files, NewFile};
 use crate::limits::{CHUNK_BYTES, ROOM_PART_BYTES, ROOM_PARTS_AT_ONCE, SYNC_BYTES};
 use crate::row::Id;
@@ -25,7 +25,7 @@ enum Hashing {
         idle: Option<Box<Digests>>,
         job: Option<JoinHandle<Box<Digests>>>,
     },
-    /// Chunk by chunk and beside each other, as if each were a part: MD5 takes longer than the disk.
+    /// Chunk by chunk and beside each other, as if each were a part.
     Chunks {
         done: Vec<Digested>,
         jobs: VecDeque<JoinHandle<Digested>>,
@@ -89,9 +89,9 @@ fn write_all(file: &dyn DiskFile, pieces: &[Bytes], offset: u64) -> Result<(), O
 
 impl BodyWriter {
     /// For the body of a client, hashed as a whole, with one more checksum if asked for.
-    pub fn whole(files: &Arc<Files>, extra: Option<Algorithm>, bytes_max: u64) -> Self {
+    pub fn whole(files: &Arc<Files>, extra: Option<Algorithm>, tag_of: TagOf, bytes_max: u64) -> Self {
         let hashing = Hashing::Whole {
-            idle: Some(Box::new(Digests::new(extra))),
+            idle: Some(Box::new(Digests::new(extra, tag_of))),
             job: None,
         };
         Self::new(files, hashing, CHUNK_BYTES, bytes_max)
@@ -204,7 +204,7 @@ impl BodyWriter {
                     done.push(first.await.map_err(panicked)?);
                 }
                 jobs.push_back(spawn_blocking(move || {
-                    let mut digests = Digests::new(None);
+                    let mut digests = Digests::new(None, TagOf::Crc64);
                     digests.update(&pieces);
                     digests.finish()
                 }));
@@ -240,13 +240,13 @@ impl BodyWriter {
         let files = Arc::clone(&self.files);
         let pieces = std::mem::take(&mut self.gathered);
         let mut digests = match &mut self.hashing {
-            Hashing::Whole { idle, .. } => idle.take().unwrap_or_else(|| Box::new(Digests::new(None))),
-            Hashing::Chunks { .. } => Box::new(Digests::new(None)),
+            Hashing::Whole { idle, .. } => idle.take().unwrap_or_else(|| Box::new(Digests::new(None, TagOf::Md5))),
+            Hashing::Chunks { .. } => Box::new(Digests::new(None, TagOf::Md5)),
         };
         let work = move || {
             digests.update(&pieces);
             let digested = digests.finish();
-            let etag = hex(&digested.md5);
+            let etag = hex(&digested.tag());
             if digested.bytes == 0 {
                 let file = None;
                 return Ok(Written { file, etag, digested });
@@ -269,13 +269,13 @@ impl BodyWriter {
                     None => idle.take().ok_or_else(lost)?,
                 };
                 let digested = digests.finish();
-                Ok((hex(&digested.md5), digested))
+                Ok((hex(&digested.tag()), digested))
             }
             Hashing::Chunks { done, jobs } => {
                 for job in jobs.drain(..) {
                     done.push(job.await.map_err(panicked)?);
                 }
-                let etag = etag_of_parts(done.iter().map(|part| &part.md5));
+                let etag = etag_of_parts(done.iter().map(Digested::tag));
                 let parts = std::mem::take(done).into_iter();
                 let join = |left: Digested, right: Digested| Digested {
                     crc64: crc64_joined(left.crc64, right.crc64, right.bytes),

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use base::{AccountId, Clock, Disk, SystemClock, SystemDisk};
 use bytes::Bytes;
 use futures_util::TryStreamExt;
+use objects::digest::TagOf;
 use objects::local::{CompletedPart, Conditions, Expected, ListQuery, NewObject, Parts, Store, UploadStart};
 use objects::{Bucket, Buckets, ByteRange, MemoryBuckets, ObjectError, PutOptions};
 use proptest::prelude::*;
@@ -341,7 +342,7 @@ async fn put_in_parts(store: &Store, key: &str, bytes: &[u8]) {
     let bucket = store.bucket(ACCOUNT, "door").await.unwrap();
     let id = bucket.begin_parts(key, UploadStart::default()).await.unwrap();
     for number in [3, 7] {
-        let mut part = bucket.write_part(key, id, number, None).await.unwrap();
+        let mut part = bucket.write_part(key, id, number, None, TagOf::Crc64).await.unwrap();
         part.write(Bytes::copy_from_slice(bytes)).await.unwrap();
         part.finish(&Expected::default()).await.unwrap();
     }

@@ -116,7 +116,13 @@ pub(crate) async fn part(s3: &Service, req: S3Request<UploadPartInput>) -> S3Res
     let announced = Announced::of(&headers, &sums, input.checksum_algorithm.as_ref(), md5, trailers)?;
     let id = upload_id(&input.upload_id)?;
     let writer = bucket
-        .write_part(&input.key, id, number(input.part_number), announced.algorithm)
+        .write_part(
+            &input.key,
+            id,
+            number(input.part_number),
+            announced.algorithm,
+            announced.tag_of(),
+        )
         .await;
     let mut writer = writer.map_err(s3_of)?;
     if let Some(mut body) = input.body {

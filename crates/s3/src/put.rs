@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::HeaderMap;
-use objects::digest::Algorithm;
+use objects::digest::{Algorithm, TagOf};
 use objects::limits::PUT_BYTES_MAX;
 use objects::local::{Conditions, Expected, NewObject};
 use objects::{Facts, Object, ObjectError};
@@ -64,6 +64,15 @@ impl Announced {
             },
             trailers,
         })
+    }
+
+    /// What the ETag of a part is made of: whoever compares the CRC-64 has no use for an MD5, which takes longer than all else
+    /// that is done with the bytes.
+    pub fn tag_of(&self) -> TagOf {
+        match self.algorithm {
+            Some(Algorithm::Crc64Nvme) if self.expected.md5.is_none() => TagOf::Crc64,
+            _ => TagOf::Md5,
+        }
     }
 
     /// What the bytes must be, now that what stands behind them has arrived too.

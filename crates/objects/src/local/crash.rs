@@ -10,6 +10,8 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use storage::MemoryCatalog;
 
+use crate::digest::TagOf;
+
 use super::simulated::{Fault, SimDisk};
 use super::{CompletedPart, Conditions, Expected, Parts, Store, UploadStart};
 use crate::{Bucket, Buckets, ObjectError, PutOptions};
@@ -101,7 +103,7 @@ async fn work(store: &Store, known: &mut BTreeMap<&'static str, Known>) -> Resul
     of_key.under_way = Some(Some(bytes.clone()));
     let id = bucket.begin_parts("k", UploadStart::default()).await?;
     for number in [1, 2] {
-        let mut part = bucket.write_part("k", id, number, None).await?;
+        let mut part = bucket.write_part("k", id, number, None, TagOf::Md5).await?;
         part.write(bytes.clone().into()).await?;
         part.finish(&Expected::default()).await?;
     }

@@ -13,7 +13,7 @@ use super::LocalBucket;
 use super::copy::too_large;
 use super::object::{Conditions, Expected, check_facts};
 use crate::ObjectError;
-use crate::digest::{Algorithm, Checksum, ChecksumKind, crc_bytes, crc64_joined, etag_of_parts, of_parts};
+use crate::digest::{Algorithm, Checksum, ChecksumKind, TagOf, crc_bytes, crc64_joined, etag_of_parts, of_parts};
 use crate::limits::{LIST_MAX, OBJECT_BYTES_MAX, PART_BYTES_MIN, PARTS_MAX, PUT_BYTES_MAX, RETRIES_MAX};
 use crate::names::check_key;
 use crate::row::{self, Body, Facts, GoneRow, Id, Object, ObjectRow, PartRow, UploadRow};
@@ -57,7 +57,7 @@ pub struct PartInfo {
     pub number: u16,
     /// Its length.
     pub size: u64,
-    /// Its MD5 in hex.
+    /// Its ETag without quotes: see [`TagOf`].
     pub etag: String,
     /// When it was there.
     pub modified: Timestamp,
@@ -158,13 +158,14 @@ impl LocalBucket {
         })
     }
 
-    /// Begins a part.
+    /// Begins a part. Only with [`TagOf::Md5`] can its MD5 be [expected](Expected).
     pub async fn write_part(
         self: &Arc<Self>,
         key: &str,
         id: Id,
         number: u16,
         asked: Option<Algorithm>,
+        tag_of: TagOf,
     ) -> Result<PartWriter, ObjectError> {
         if !(1..=PARTS_MAX).contains(&number) {
             return Err(ObjectError::Invalid(format!(
@@ -185,7 +186,7 @@ impl LocalBucket {
             id,
             number,
             algorithm,
-            body: BodyWriter::whole(&self.shared.files, algorithm, PUT_BYTES_MAX),
+            body: BodyWriter::whole(&self.shared.files, algorithm, tag_of, PUT_BYTES_MAX),
         })
     }
 
@@ -197,7 +198,7 @@ impl LocalBucket {
         from_key: &str,
         choose: impl Fn(&Object) -> Result<(u64, u64), E>,
     ) -> Result<PartInfo, E> {
-        let mut writer = self.write_part(key, id, number, None).await?;
+        let mut writer = self.write_part(key, id, number, None, TagOf::Md5).await?;
         let (_, mut bytes) = from
             .read(from_key, |source| {
                 let chosen = choose(source)?;
@@ -367,7 +368,7 @@ impl LocalBucket {
         let (algorithm, kind) = checksum.unwrap_or((Algorithm::Crc64Nvme, ChecksumKind::FullObject));
         let mut wanted = parts.iter().peekable();
         let (mut size, mut unlisted, mut fault) = (0u64, false, None);
-        let mut md5s = Vec::with_capacity(parts.len());
+        let mut tags = Vec::with_capacity(parts.len());
         let mut sums = Vec::with_capacity(parts.len());
         let mut crc64: Option<u64> = None;
         self.each_part(id, |number, row| {
@@ -395,7 +396,7 @@ impl LocalBucket {
             }
             size = size.saturating_add(row.size);
             crc64 = Some(crc64.map_or(row.crc64, |whole| crc64_joined(whole, row.crc64, row.size)));
-            md5s.push(row.md5);
+            tags.push(row.tag);
             sums.push((sum, row.size));
             true
         })
@@ -418,7 +419,7 @@ impl LocalBucket {
         };
         Ok(Assembled {
             size,
-            etag: etag_of_parts(md5s.iter()),
+            etag: etag_of_parts(tags.into_iter()),
             checksum: Checksum { algorithm, kind, value },
             numbers: parts.iter().map(|part| part.number).collect(),
             unlisted,
@@ -463,7 +464,7 @@ impl PartWriter {
         let row = PartRow {
             file: written.id(),
             size: written.digested.bytes,
-            md5: written.digested.md5,
+            tag: written.digested.tag(),
             crc64: written.digested.crc64,
             modified_ms: bucket.shared.clock.now().millis(),
             checksum,

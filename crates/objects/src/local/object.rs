@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 
 use super::LocalBucket;
 use super::remove::Pin;
-use crate::digest::{Algorithm, Checksum, ChecksumKind};
+use crate::digest::{Algorithm, Checksum, ChecksumKind, TagOf};
 use crate::limits::{DELETES_AT_ONCE, OBJECT_TAGS_MAX, RETRIES_MAX};
 use crate::names::{check_headers, check_key, check_metadata, check_tags};
 use crate::read::{Segment, stream};
@@ -81,7 +81,11 @@ impl Expected {
             let text = format!("{} bytes arrived", digested.bytes);
             return Err(ObjectError::Incomplete(text));
         }
-        if self.md5.as_ref().is_some_and(|md5| md5.as_slice() != digested.md5) {
+        if self
+            .md5
+            .as_ref()
+            .is_some_and(|md5| Some(md5.as_slice()) != digested.md5.as_ref().map(<[u8; 16]>::as_slice))
+        {
             return Err(ObjectError::BadDigest("Content-MD5"));
         }
         if let (Some(sent), Some(algorithm)) = (&self.checksum, algorithm)
@@ -165,7 +169,7 @@ pub(crate) fn check_facts(facts: &Facts) -> Result<(), ObjectError> {
 impl LocalBucket {
     /// Begins an object of at most `bytes_max` bytes.
     pub fn write(self: &Arc<Self>, key: &str, new: NewObject, bytes_max: u64) -> Result<ObjectWriter, ObjectError> {
-        let body = BodyWriter::whole(&self.shared.files, new.checksum, bytes_max);
+        let body = BodyWriter::whole(&self.shared.files, new.checksum, TagOf::Md5, bytes_max);
         self.writer(key, new, body)
     }
 

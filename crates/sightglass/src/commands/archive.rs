@@ -37,7 +37,7 @@ pub fn run(args: &ArchiveArgs) -> Result<ExitCode, Failure> {
     let range = range(args, client.clock().now())?;
     let store: Arc<dyn Store> = Arc::new(S3Store::new(s3_config(args, &destination)?)?);
     let shown = Mutex::new(Shown::new(args, Arc::clone(client.clock()), streams.len()));
-    super::small_runtime()?.block_on(async {
+    super::runtime()?.block_on(async {
         if args.verify_only {
             return verify_all(&streams, &destination, &*store, &range, &shown).await;
         }
