@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from harness import REGION, eventually, refusal
 
 SERVICES = ["kinesisvideo", "kinesis-video-media", "kinesis-video-archived-media", "kinesis-video-signaling", "kinesis-video-webrtc-storage",
-            "kinesis", "rekognition", "sts", "dynamodb", "cloudwatch", "firehose"]
+            "kinesis", "rekognition", "sts", "dynamodb", "cloudwatch", "firehose", "kinesisanalyticsv2"]
 # These need no permission, or answer to any signed caller.
 OPEN = {("sts", "GetCallerIdentity"), ("sts", "GetSessionToken")}
 # These are called with a token of somebody else's instead of a signature.
@@ -108,7 +108,7 @@ def error_code(headers, text):
 @pytest.fixture(scope="module")
 def denied_key(server):
     policy = {"Version": "2012-10-17", "Statement": [
-        {"Effect": "Allow", "Action": "*", "Resource": "*"}, {"Effect": "Deny", "Action": ["kinesisvideo:*", "kinesis:*", "rekognition:*", "sts:*", "dynamodb:*", "cloudwatch:*", "firehose:*"], "Resource": "*"}]}
+        {"Effect": "Allow", "Action": "*", "Resource": "*"}, {"Effect": "Deny", "Action": ["kinesisvideo:*", "kinesis:*", "rekognition:*", "sts:*", "dynamodb:*", "cloudwatch:*", "firehose:*", "kinesisanalytics:*"], "Resource": "*"}]}
     return server.make_key(policy=policy)
 
 

@@ -7,12 +7,12 @@
 //! account, so that a key's policy binds the archive too.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use archive::{Archive, ArchiveError, Archiver, ClientSource, Cut, Event, Range, S3Config, S3Store, Tell};
-use auth::{KeyStore, Sts};
+use auth::KeyStore;
 use base::metrics::{IntCounterVec, IntGaugeVec, MetricError, Metrics};
 use base::{Clock, Timestamp};
 use client::{Client, ClientConfig, StreamName};
@@ -23,14 +23,13 @@ use video_streams::VideoStreams;
 use video_streams::streams::StreamArn;
 
 use crate::commands::Failure;
+use crate::own;
 
 /// How often the tags are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Objects that are written at once, all streams together.
 const AT_ONCE: usize = 2;
-/// How long a session's credentials last, and after what time an archive is begun anew with others.
-const SESSION_SECONDS: i64 = 36 * 3600;
-/// See [`SESSION_SECONDS`].
+/// After this an archive is begun anew with other credentials; they last a day and a half.
 const ANEW_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// An archive that cannot go on is begun anew after this.
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
@@ -78,16 +77,6 @@ impl ArchiveMetrics {
     }
 }
 
-/// Where the server reaches itself: by plain HTTP, which shares the port with TLS.
-fn own_endpoint(listens: SocketAddr) -> String {
-    let ip = match listens.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    format!("http://{}", SocketAddr::new(ip, listens.port()))
-}
-
 /// Judges a tag, for [`video_streams::ports::Ports::archive_rule`].
 pub fn rule(value: &str) -> Result<(), String> {
     value
@@ -109,7 +98,7 @@ impl Archives {
             video,
             keys,
             clock,
-            endpoint: own_endpoint(listens),
+            endpoint: own::endpoint(listens),
             metrics: ArchiveMetrics::new(metrics)?,
             turns: Arc::new(Semaphore::new(AT_ONCE)),
         })
@@ -191,13 +180,7 @@ impl Archives {
     fn open(&self, stream: &StreamArn, value: &str) -> Result<(Archiver, Duration), Failure> {
         let archive: Archive = value.parse()?;
         let name = &stream.name;
-        let caller = self.keys.caller_of(name.account, name.region.clone());
-        let caller = caller.ok_or_else(|| format!("account {} has no key to sign with", name.account))?;
-        let sts = Sts::new(Arc::clone(&self.keys), Arc::clone(&self.clock));
-        let session = sts
-            .get_session_token(&caller, Some(SESSION_SECONDS))
-            .map_err(|error| format!("no session to sign with: {error:?}"))?;
-        let credentials = session.credentials;
+        let credentials = own::session(&self.keys, &self.clock, name.account, &name.region)?;
         let store = S3Store::new(S3Config {
             bucket: archive.destination.bucket.clone(),
             endpoint: Some(self.endpoint.clone()),
@@ -257,17 +240,6 @@ fn labels(stream: &StreamArn) -> [String; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_server_reaches_itself_wherever_it_listens() {
-        for (listens, endpoint) in [
-            ("0.0.0.0:4577", "http://127.0.0.1:4577"),
-            ("[::]:80", "http://[::1]:80"),
-            ("192.0.2.7:443", "http://192.0.2.7:443"),
-        ] {
-            assert_eq!(own_endpoint(listens.parse().unwrap()), endpoint);
-        }
-    }
 
     #[test]
     fn a_tag_is_judged_before_it_is_kept() {

@@ -127,10 +127,14 @@ impl Functions for FunctionUrls {
     }
 }
 
+/// The program `sql-worker`, or where it would be.
+pub fn program(settings: &SqlSettings) -> PathBuf {
+    crate::sight::program(settings.worker.as_ref(), "SIGHTGLASS_SQL_WORKER", WORKER)
+}
+
 /// What converts: worker processes, or an answer that says how to get the program.
 pub fn converter(settings: &SqlSettings) -> Arc<dyn Converter> {
-    let worker = crate::sight::program(settings.worker.as_ref(), "SIGHTGLASS_SQL_WORKER", WORKER);
-    let mut config = SqlConfig::new(worker);
+    let mut config = SqlConfig::new(program(settings));
     config.workers_max = settings.max_workers.unwrap_or(config.workers_max);
     match SqlPool::start(config) {
         Ok(pool) => Arc::new(WorkerConverter::new(pool)),

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use analytics::Analytics;
+use analytics::engine::SqlWorkers;
 use auth::{Authenticator, KeyRing, KeyStore, Sts};
 use base::metrics::Metrics;
 use base::{Clock, SystemClock};
@@ -28,6 +30,7 @@ use crate::archives::{self, Archives};
 use crate::bucket_images::BucketImages;
 use crate::commands::Failure;
 use crate::config::{Config, SYSTEM_CERTIFICATES};
+use crate::own::OwnAccess;
 use crate::sight::{self, Sight};
 use crate::topics::TopicMap;
 use crate::webhook::{Address, Webhook};
@@ -46,6 +49,7 @@ pub struct Composition {
     rekognition: Arc<Rekognition>,
     video: VideoStreams,
     firehose: Arc<Firehose>,
+    analytics: Arc<Analytics>,
     tasks: JoinSet<()>,
     /// Among the tasks; it is a client of this server.
     archives: AbortHandle,
@@ -93,6 +97,9 @@ pub async fn start(config: &Config) -> Result<Composition, Failure> {
     firehose.register(&mut registry);
     let channels = channels(&ground, &records, &firehose).await?;
     channels.register(&mut registry);
+    let own = Arc::new(OwnAccess::new(ground.keys.clone(), ground.clock.clone()));
+    let analytics = analytics(config, &ground, &records, own.clone()).await?;
+    analytics.register(&mut registry);
     let tables = KclTables::open(kcl_tables::Parts {
         catalog: ground.catalog.clone(),
         clock: ground.clock.clone(),
@@ -120,9 +127,12 @@ pub async fn start(config: &Config) -> Result<Composition, Failure> {
     tasks.spawn(tables.run());
     tasks.spawn(firehose.clone().run());
     tasks.spawn(channels.run());
+    tasks.spawn(analytics.clone().run());
     tasks.spawn(rekognition.clone().forget_unknown());
     let running = listen(config, &ground, registry, sight.clone()).await?;
     rekognition.resume().await?;
+    own.listens(running.local_addr());
+    analytics.resume().await;
     let (keys, clock) = (ground.keys.clone(), ground.clock.clone());
     let archives = Archives::new(video.clone(), keys, clock, &ground.metrics, running.local_addr())?;
     let archives = tasks.spawn(archives.run());
@@ -132,6 +142,7 @@ pub async fn start(config: &Config) -> Result<Composition, Failure> {
         rekognition,
         video,
         firehose,
+        analytics,
         tasks,
         log: ground.log,
         _data: data,
@@ -163,6 +174,32 @@ async fn firehose(
         settings: config.firehose,
     };
     Ok(Firehose::open(parts).await?)
+}
+
+async fn analytics(
+    config: &Config,
+    ground: &Ground,
+    records: &Arc<DataStreams>,
+    own: Arc<OwnAccess>,
+) -> Result<Arc<Analytics>, Failure> {
+    let parts = analytics::Parts {
+        catalog: ground.catalog.clone(),
+        streams: records.clone(),
+        clock: ground.clock.clone(),
+        metrics: ground.metrics.clone(),
+        ports: analytics::ports::Ports {
+            buckets: ground.buckets.clone(),
+            workers: Arc::new(SqlWorkers::new(columns::program(&config.sql))),
+            flink: None,
+            access: own,
+        },
+        settings: analytics::Settings {
+            folder: std::path::absolute(&config.data_dir)?.join("analytics"),
+            memory_bytes: config.analytics.memory_bytes,
+            running_max: config.analytics.max_running,
+        },
+    };
+    Ok(Analytics::open(parts).await?)
 }
 
 async fn channels(
@@ -389,6 +426,7 @@ impl Composition {
     /// Lets requests finish, saves the positions of processors and deliveries, closes the log in good order.
     pub async fn stop(mut self) {
         self.archives.abort();
+        self.analytics.stop().await;
         let drained = self.running.shutdown(DRAIN_WITHIN).await;
         if drained.connections_cut > 0 {
             tracing::warn!(

@@ -68,6 +68,8 @@ pub struct Config {
     pub data_streams: data_streams::Settings,
     /// Firehose.
     pub firehose: firehose::Settings,
+    /// Kinesis Analytics.
+    pub analytics: AnalyticsSettings,
     /// The vision worker and its models.
     pub vision: VisionSettings,
     /// The program that converts to columns.
@@ -140,6 +142,7 @@ struct File {
     hls: HlsTable,
     data_streams: DataStreamsTable,
     firehose: FirehoseTable,
+    analytics: AnalyticsTable,
     vision: VisionSettings,
     sql: SqlSettings,
     schemas: BTreeMap<String, SchemaTable>,
@@ -206,6 +209,47 @@ impl FirehoseTable {
                 why: format!("must be at least {least}"),
             }),
         }
+    }
+}
+
+/// What the configuration says of applications.
+#[derive(Debug, Clone, Copy)]
+pub struct AnalyticsSettings {
+    /// Bytes of state that one application has in memory.
+    pub memory_bytes: u64,
+    /// Applications that run at once.
+    pub max_running: usize,
+}
+
+/// The `[analytics]` table.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct AnalyticsTable {
+    memory_bytes: Option<u64>,
+    max_running: Option<usize>,
+}
+
+impl AnalyticsTable {
+    fn settings(&self) -> Result<AnalyticsSettings, ConfigError> {
+        let memory_bytes = self.memory_bytes.unwrap_or(analytics::limits::MEMORY_BYTES_DEFAULT);
+        let max_running = self.max_running.unwrap_or(analytics::limits::RUNNING_DEFAULT);
+        let least = analytics::limits::MEMORY_BYTES_MIN;
+        if memory_bytes < least {
+            return Err(ConfigError::Value {
+                key: "analytics.memory_bytes",
+                why: format!("must be at least {least}"),
+            });
+        }
+        if !(1..=1000).contains(&max_running) {
+            return Err(ConfigError::Value {
+                key: "analytics.max_running",
+                why: "must be 1 to 1000".to_owned(),
+            });
+        }
+        Ok(AnalyticsSettings {
+            memory_bytes,
+            max_running,
+        })
     }
 }
 
@@ -312,6 +356,7 @@ impl Config {
                 shard_limits: file.data_streams.shard_limits,
             },
             firehose: file.firehose.settings()?,
+            analytics: file.analytics.settings()?,
             vision: file.vision,
             sql: file.sql,
             schemas: Tables::new(file.schemas).map_err(|why| ConfigError::Value { key: "schemas", why })?,
@@ -474,6 +519,8 @@ mod tests {
             ("get_media_connections = 0", "get_media_connections"),
             ("[clip]\nat_once = 0", "clip.at_once"),
             ("[firehose]\nmemory_bytes = 1000", "firehose.memory_bytes"),
+            ("[analytics]\nmemory_bytes = 1000", "analytics.memory_bytes"),
+            ("[analytics]\nmax_running = 0", "analytics.max_running"),
             ("[tls]\ncert = \"cert.pem\"", "tls"),
         ] {
             let message = load(text).unwrap_err().to_string();

@@ -10,6 +10,7 @@ mod commands;
 mod compose;
 mod config;
 mod logging;
+mod own;
 mod root_key;
 mod sight;
 mod sts;

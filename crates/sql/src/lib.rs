@@ -1,7 +1,8 @@
 //! Columns without an engine in the server: the protocol that is spoken with `sql-worker` over pipes, the supervision of
-//! those processes, and the types of Hive that schemas are written in. It links no engine and knows no service; what is
-//! converted and why is its callers' business.
+//! those processes, the types of Hive that schemas are written in, and what is said with a process that runs a streaming
+//! SQL application. It links no engine and knows no service; what is converted and why is its callers' business.
 
+pub mod application;
 pub mod hive;
 pub mod job;
 pub mod joda;
@@ -9,6 +10,7 @@ pub mod limits;
 mod pool;
 mod process;
 pub mod protocol;
+pub mod running;
 
 pub use hive::{HiveType, InvalidType};
 pub use job::{

@@ -171,7 +171,7 @@ fn widen(stdin: &ChildStdin) {
 }
 
 /// A worker's complaints go to the log: a bounded number of them.
-async fn pass_on_complaints(mut stderr: ChildStderr, pid: Option<u32>) {
+pub(crate) async fn pass_on_complaints(mut stderr: ChildStderr, pid: Option<u32>) {
     let mut lines = BufReader::new((&mut stderr).take(STDERR_BYTES)).lines();
     for _ in 0..STDERR_LINES {
         match lines.next_line().await {

@@ -234,6 +234,16 @@ const BODIES: &[(&str, &str, &str)] = &[
         "PutRecordBatch",
         r#"{"DeliveryStreamName":"seen","Records":[{"Data":"aGVsbG8="},{"Data":""}]}"#,
     ),
+    (
+        "wire_kinesisanalytics",
+        "CreateApplication",
+        r#"{"ApplicationName":"doors","RuntimeEnvironment":"SQL-1_0","ServiceExecutionRole":"arn:aws:iam::000000000000:role/r","ApplicationConfiguration":{"ApplicationCodeConfiguration":{"CodeContentType":"PLAINTEXT","CodeContent":{"TextContent":"SELECT 1"}},"EnvironmentProperties":{"PropertyGroups":[{"PropertyGroupId":"sightglass.input.FACES","PropertyMap":{"rowtime":"at","lateness":"5 s"}}]},"SqlApplicationConfiguration":{"Inputs":[{"NamePrefix":"FACES","KinesisStreamsInput":{"ResourceARN":"arn:aws:kinesis:us-west-2:000000000000:stream/s"},"InputParallelism":{"Count":1},"InputSchema":{"RecordFormat":{"RecordFormatType":"JSON","MappingParameters":{"JSONMappingParameters":{"RecordRowPath":"$"}}},"RecordEncoding":"UTF-8","RecordColumns":[{"Name":"at","Mapping":"$.a.b","SqlType":"TIMESTAMP"}]}}],"Outputs":[{"Name":"OUT","KinesisFirehoseOutput":{"ResourceARN":"arn:aws:firehose:us-west-2:000000000000:deliverystream/d"},"DestinationSchema":{"RecordFormatType":"JSON"}}]}}}"#,
+    ),
+    (
+        "wire_kinesisanalytics",
+        "UpdateApplication",
+        r#"{"ApplicationName":"doors","ConditionalToken":"abc-_=","ApplicationConfigurationUpdate":{"SqlApplicationConfigurationUpdate":{"InputUpdates":[{"InputId":"1.1","InputParallelismUpdate":{"CountUpdate":2},"InputSchemaUpdate":{"RecordFormatUpdate":{"RecordFormatType":"CSV","MappingParameters":{"CSVMappingParameters":{"RecordRowDelimiter":"\n","RecordColumnDelimiter":","}}}}}],"ReferenceDataSourceUpdates":[{"ReferenceId":"1.1","S3ReferenceDataSourceUpdate":{"FileKeyUpdate":"k"}}]}},"RunConfigurationUpdate":{"FlinkRunConfiguration":{"AllowNonRestoredState":false}}}"#,
+    ),
 ];
 
 const POLICIES: &[&str] = &[

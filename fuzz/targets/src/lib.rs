@@ -33,8 +33,8 @@ pub use sigv4::{ACCESS_KEY_ID, NOW_MS, SECRET, policy, sigv4};
 pub use tables::tables;
 pub use vision::vision_messages;
 pub use wire_bodies::{
-    registered, wire_cloudwatch, wire_dynamodb, wire_firehose, wire_kinesis, wire_kinesisvideo, wire_rekognition,
-    wire_sts,
+    registered, wire_cloudwatch, wire_dynamodb, wire_firehose, wire_kinesis, wire_kinesisanalytics, wire_kinesisvideo,
+    wire_rekognition, wire_sts,
 };
 
 /// A target: its name, which is also that of its corpus, and its function.
@@ -55,6 +55,7 @@ pub const TARGETS: &[Target] = &[
     ("wire_dynamodb", wire_dynamodb),
     ("wire_cloudwatch", wire_cloudwatch),
     ("wire_firehose", wire_firehose),
+    ("wire_kinesisanalytics", wire_kinesisanalytics),
     ("firehose_prefix", firehose_prefix),
     ("firehose_records", firehose_records),
     ("firehose_query", firehose_query),

@@ -71,6 +71,9 @@ operations! {
     kinesis {
         AcknowledgeDeadLetterQueueRecords, AcknowledgeQueueRecords, AddTagsToStream, CreateChannel, CreateQueue, CreateStream, DecreaseStreamRetentionPeriod, DeleteChannel, DeleteQueue, DeleteResourcePolicy, DeleteStream, DeregisterStreamConsumer, DescribeAccountSettings, DescribeChannel, DescribeLimits, DescribeQueue, DescribeStream, DescribeStreamConsumer, DescribeStreamSummary, DisableEnhancedMonitoring, EnableEnhancedMonitoring, GetRecords, GetResourcePolicy, GetShardIterator, IncreaseStreamRetentionPeriod, ListChannels, ListQueues, ListShards, ListStreamConsumers, ListStreams, ListTagsForResource, ListTagsForStream, MergeShards, PutRecord, PutRecords, PutResourcePolicy, ReceiveDeadLetterQueueRecords, ReceiveQueueRecords, RegisterStreamConsumer, RemoveTagsFromStream, RestoreDeadLetterQueueRecords, SplitShard, StartStreamEncryption, StopStreamEncryption, SubscribeToShard, TagResource, UntagResource, UpdateAccountSettings, UpdateChannel, UpdateDeadLetterQueueRecordsVisibility, UpdateMaxRecordSize, UpdateQueue, UpdateQueueRecordsVisibility, UpdateShardCount, UpdateStreamMode, UpdateStreamRecordDistributionStrategy, UpdateStreamWarmThroughput,
     }
+    kinesisanalyticsv2 {
+        AddApplicationCloudWatchLoggingOption, AddApplicationInput, AddApplicationInputProcessingConfiguration, AddApplicationOutput, AddApplicationReferenceDataSource, AddApplicationVpcConfiguration, CreateApplication, CreateApplicationPresignedUrl, CreateApplicationSnapshot, CreateSnapshot, DeleteApplication, DeleteApplicationCloudWatchLoggingOption, DeleteApplicationInputProcessingConfiguration, DeleteApplicationOutput, DeleteApplicationReferenceDataSource, DeleteApplicationSnapshot, DeleteApplicationVpcConfiguration, DeleteSnapshot, DescribeApplication, DescribeApplicationOperation, DescribeApplicationSnapshot, DescribeApplicationVersion, DescribeSnapshot, DescribeSnapshotOperation, DiscoverInputSchema, ExportSnapshot, ImportSnapshot, ListApplicationOperations, ListApplicationSnapshots, ListApplicationVersions, ListApplications, ListSnapshotOperations, ListSnapshots, ListTagsForResource, RollbackApplication, StartApplication, StopApplication, TagResource, UntagResource, UpdateApplication, UpdateApplicationMaintenanceConfiguration,
+    }
     kinesisvideo {
         CreateSignalingChannel, CreateStream, DeleteEdgeConfiguration, DeleteSignalingChannel, DeleteStream, DescribeEdgeConfiguration, DescribeImageGenerationConfiguration, DescribeMappedResourceConfiguration, DescribeMediaStorageConfiguration, DescribeNotificationConfiguration, DescribeSignalingChannel, DescribeStream, DescribeStreamStorageConfiguration, GetDataEndpoint, GetSignalingChannelEndpoint, ListEdgeAgentConfigurations, ListSignalingChannels, ListStreams, ListTagsForResource, ListTagsForStream, StartEdgeConfigurationUpdate, TagResource, TagStream, UntagResource, UntagStream, UpdateDataRetention, UpdateImageGenerationConfiguration, UpdateMediaStorageConfiguration, UpdateNotificationConfiguration, UpdateSignalingChannel, UpdateStream, UpdateStreamStorageConfiguration,
     }
@@ -207,6 +210,11 @@ pub fn wire_dynamodb(data: &[u8]) {
 /// CloudWatch, in the notation that the content type says.
 pub fn wire_cloudwatch(data: &[u8]) {
     body("monitoring", data);
+}
+
+/// Kinesis Analytics.
+pub fn wire_kinesisanalytics(data: &[u8]) {
+    body("kinesisanalytics", data);
 }
 
 /// Firehose.

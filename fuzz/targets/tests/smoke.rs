@@ -97,6 +97,7 @@ targets!(
     wire_dynamodb,
     wire_cloudwatch,
     wire_firehose,
+    wire_kinesisanalytics,
     firehose_prefix,
     firehose_records,
     firehose_query,
@@ -110,7 +111,8 @@ targets!(
 fn no_operation_of_the_services_is_left_out() {
     let fuzzed: Vec<String> = fuzz_targets::registered().collect();
     for info in wire::all_operations() {
-        let carried_out = ["kinesis", "kinesisvideo", "rekognition", "sts"].contains(&info.service.signing_name);
+        let carried_out =
+            ["kinesis", "kinesisanalytics", "kinesisvideo", "rekognition", "sts"].contains(&info.service.signing_name);
         // Players' requests have no body: a token in the query is all.
         if carried_out && info.access != wire::Access::SessionToken {
             let name = format!("{} {}", info.service.name, info.name);

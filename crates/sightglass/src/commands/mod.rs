@@ -67,6 +67,14 @@ fn root_key(data: &DataDir) -> Result<Credentials, Failure> {
     Ok(key.ok_or_else(none)?)
 }
 
+/// A runtime for commands that move many bytes: what is read and what is written keep a core each.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?)
+}
+
 /// A runtime for commands that wait for little.
 fn small_runtime() -> Result<tokio::runtime::Runtime, Failure> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)

@@ -468,208 +468,43 @@ pub static REASONS: &[(&str, &str, &str)] = &[
     ),
     (
         "kinesisanalyticsv2",
-        "AddApplicationCloudWatchLoggingOption",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "AddApplicationInput",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "AddApplicationInputProcessingConfiguration",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "AddApplicationOutput",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "AddApplicationReferenceDataSource",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "AddApplicationVpcConfiguration",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "CreateApplication",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "CreateApplicationPresignedUrl",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "CreateApplicationSnapshot",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
         "CreateSnapshot",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "DeleteApplication",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "DeleteApplicationCloudWatchLoggingOption",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "DeleteApplicationInputProcessingConfiguration",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "DeleteApplicationOutput",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "DeleteApplicationReferenceDataSource",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "DeleteApplicationSnapshot",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "DeleteApplicationVpcConfiguration",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
+        "enhanced snapshots belong to applications of Flink 1.20; CreateApplicationSnapshot keeps what a SQL application has computed",
     ),
     (
         "kinesisanalyticsv2",
         "DeleteSnapshot",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "DescribeApplication",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "DescribeApplicationOperation",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "DescribeApplicationSnapshot",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "DescribeApplicationVersion",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
+        "enhanced snapshots belong to applications of Flink 1.20; CreateApplicationSnapshot keeps what a SQL application has computed",
     ),
     (
         "kinesisanalyticsv2",
         "DescribeSnapshot",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
+        "enhanced snapshots belong to applications of Flink 1.20; CreateApplicationSnapshot keeps what a SQL application has computed",
     ),
     (
         "kinesisanalyticsv2",
         "DescribeSnapshotOperation",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "DiscoverInputSchema",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
+        "enhanced snapshots belong to applications of Flink 1.20; CreateApplicationSnapshot keeps what a SQL application has computed",
     ),
     (
         "kinesisanalyticsv2",
         "ExportSnapshot",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
+        "enhanced snapshots belong to applications of Flink 1.20; CreateApplicationSnapshot keeps what a SQL application has computed",
     ),
     (
         "kinesisanalyticsv2",
         "ImportSnapshot",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "ListApplicationOperations",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "ListApplicationSnapshots",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "ListApplicationVersions",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "ListApplications",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
+        "enhanced snapshots belong to applications of Flink 1.20; CreateApplicationSnapshot keeps what a SQL application has computed",
     ),
     (
         "kinesisanalyticsv2",
         "ListSnapshotOperations",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
+        "enhanced snapshots belong to applications of Flink 1.20; CreateApplicationSnapshot keeps what a SQL application has computed",
     ),
     (
         "kinesisanalyticsv2",
         "ListSnapshots",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "ListTagsForResource",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "RollbackApplication",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "StartApplication",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "StopApplication",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "TagResource",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "UntagResource",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "UpdateApplication",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
-    ),
-    (
-        "kinesisanalyticsv2",
-        "UpdateApplicationMaintenanceConfiguration",
-        "analytics (streaming SQL) is not part of this server yet; Apache Flink reads its data streams",
+        "enhanced snapshots belong to applications of Flink 1.20; CreateApplicationSnapshot keeps what a SQL application has computed",
     ),
     (
         "rekognition",
