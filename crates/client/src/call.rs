@@ -8,7 +8,7 @@ use auth::sign::payload_hash;
 use auth::{Credentials, RequestHead, Scope};
 use base::{Clock, Region};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -75,6 +75,17 @@ fn kinesis_video_path(operation: &str) -> String {
     }
     let (first, rest) = operation.split_at_checked(1).unwrap_or((operation, ""));
     format!("/{}{rest}", first.to_ascii_lowercase())
+}
+
+/// What a request asks for.
+pub(crate) struct Target<'a> {
+    pub method: Method,
+    /// The name in the signature's scope.
+    pub service: &'static str,
+    /// With `%` where it needs it.
+    pub path: &'a str,
+    /// Behind the question mark, in the order of names.
+    pub query: &'a str,
 }
 
 /// Where to call, and as whom.
@@ -223,17 +234,7 @@ impl Client {
         operation: &str,
         input: &Value,
     ) -> Result<Bytes, ClientError> {
-        timeout(self.timeout, async {
-            let (response, sender) = self.send(service, operation, input).await?;
-            let answer = whole(response).await?;
-            let mut idle = self.idle.lock();
-            if idle.len() < IDLE_CONNECTIONS_MAX {
-                idle.push(sender);
-            }
-            Ok::<_, ClientError>(answer)
-        })
-        .await
-        .map_err(|_| ClientError::Timeout(self.timeout))?
+        self.answered(self.send(service, operation, input)).await
     }
 
     /// Sends a buffered request and gives the head of a successful answer, with the connection that carries it.
@@ -248,6 +249,51 @@ impl Client {
         let mut headers = vec![("content-type".to_owned(), content_type.to_owned())];
         headers.extend(target.map(|target| ("x-amz-target".to_owned(), target)));
         let head = self.signed(service, &path, headers, &payload_hash(&body)).await?;
+        self.send_signed(head, body).await
+    }
+
+    /// Calls an operation with a body of another content type; the answer as it came.
+    pub(crate) async fn call_bytes(
+        &self,
+        service: Service,
+        operation: &str,
+        content_type: &str,
+        body: Bytes,
+    ) -> Result<Bytes, ClientError> {
+        let (path, _, target) = service.address(operation);
+        let mut headers = vec![("content-type".to_owned(), content_type.to_owned())];
+        headers.extend(target.map(|target| ("x-amz-target".to_owned(), target)));
+        self.answered(async {
+            let head = self.signed(service, &path, headers, &payload_hash(&body)).await?;
+            self.send_signed(head, body.clone()).await
+        })
+        .await
+    }
+
+    /// The whole answer to what is sent, within the time that a call may take; the connection is kept.
+    pub(crate) async fn answered(
+        &self,
+        sent: impl Future<Output = Result<(Response<Incoming>, Sender), ClientError>>,
+    ) -> Result<Bytes, ClientError> {
+        timeout(self.timeout, async {
+            let (response, sender) = sent.await?;
+            let answer = whole(response).await?;
+            let mut idle = self.idle.lock();
+            if idle.len() < IDLE_CONNECTIONS_MAX {
+                idle.push(sender);
+            }
+            Ok::<_, ClientError>(answer)
+        })
+        .await
+        .map_err(|_| ClientError::Timeout(self.timeout))?
+    }
+
+    /// Sends a signed request over a kept connection or a new one.
+    pub(crate) async fn send_signed(
+        &self,
+        head: Request<()>,
+        body: Bytes,
+    ) -> Result<(Response<Incoming>, Sender), ClientError> {
         let request = |body: &Bytes| -> Request<RequestBody> {
             let (parts, ()) = head.clone().into_parts();
             Request::from_parts(
@@ -315,13 +361,33 @@ impl Client {
         &self,
         service: Service,
         path: &str,
+        headers: Vec<(String, String)>,
+        payload_hash: &str,
+    ) -> Result<Request<()>, ClientError> {
+        let target = Target {
+            method: Method::POST,
+            service: service.signing_name(),
+            path,
+            query: "",
+        };
+        self.signed_for(&target, headers, payload_hash).await
+    }
+
+    /// A signed request head.
+    pub(crate) async fn signed_for(
+        &self,
+        target: &Target<'_>,
         mut headers: Vec<(String, String)>,
         payload_hash: &str,
     ) -> Result<Request<()>, ClientError> {
         headers.push(("host".to_owned(), self.endpoint.authority.clone()));
         let credentials = self.credentials.get(self.clock.now()).await?;
-        let extra = self.signature(&credentials, service, path, &headers, payload_hash);
-        let mut request = Request::post(path);
+        let extra = self.signature(&credentials, target, &headers, payload_hash);
+        let uri = match target.query {
+            "" => target.path.to_owned(),
+            query => format!("{}?{query}", target.path),
+        };
+        let mut request = Request::builder().method(target.method.clone()).uri(uri);
         for (name, value) in headers
             .iter()
             .map(|(n, v)| (n.as_str(), v.as_str()))
@@ -336,27 +402,26 @@ impl Client {
 }
 
 impl Client {
-    /// The headers that sign a POST.
+    /// The headers that sign a request.
     fn signature(
         &self,
         credentials: &Credentials,
-        service: Service,
-        path: &str,
+        target: &Target<'_>,
         headers: &[(String, String)],
         payload_hash: &str,
     ) -> Vec<(String, String)> {
         let pairs: Vec<(&str, &[u8])> = headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
         let head = RequestHead {
-            method: "POST",
-            path,
-            query: "",
+            method: target.method.as_str(),
+            path: target.path,
+            query: target.query,
             headers: &pairs,
             local_port: None,
             also_hosts: &[],
         };
         let scope = Scope {
             region: self.region.as_str(),
-            service: service.signing_name(),
+            service: target.service,
         };
         auth::sign(&head, credentials, scope, self.clock.now(), payload_hash)
     }
@@ -374,7 +439,13 @@ pub(crate) async fn succeeded(response: Response<Incoming>) -> Result<Response<I
         .or_else(|| response.headers().get("x-amz-errortype"))
         .and_then(|name| name.to_str().ok())
         .map(str::to_owned);
+    let content_type = response.headers().get(header::CONTENT_TYPE);
+    let cbor = content_type.is_some_and(|kind| kind.as_bytes().starts_with(crate::bulk::CBOR.as_bytes()));
     let body = whole(response).await?;
+    if cbor {
+        let (code, message) = crate::bulk::error(&body)?;
+        return Err(ClientError::Refused(Answer { status, code, message }));
+    }
     let json: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let text = |keys: [&str; 3]| keys.iter().find_map(|key| json.get(key)?.as_str()).map(str::to_owned);
     let code = named.or_else(|| text(["__type", "code", "Code"])).unwrap_or_default();

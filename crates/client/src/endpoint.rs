@@ -1,6 +1,7 @@
 //! Where a server is.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use http::Uri;
@@ -13,6 +14,29 @@ pub struct Endpoint {
     pub(crate) port: u16,
     /// As it goes into the Host header: without the scheme's own port.
     pub(crate) authority: String,
+    /// Where the host was found, for who cannot look it up any more.
+    pub(crate) address: Option<SocketAddr>,
+}
+
+impl Endpoint {
+    /// Its host, a name or an address.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The same server, which is reached at this address and not looked up.
+    #[must_use]
+    pub fn at(self, address: SocketAddr) -> Self {
+        Endpoint {
+            address: Some(address),
+            ..self
+        }
+    }
 }
 
 /// The text is no base URL.
@@ -46,6 +70,7 @@ impl FromStr for Endpoint {
             host: host.trim_matches(['[', ']']).to_owned(),
             port,
             authority,
+            address: None,
         })
     }
 }

@@ -7,6 +7,8 @@
 //! - [`consumer`] reads a data stream as one of a fleet of workers that share its shards, Java workers of the KCL among them.
 //! - [`records`] packs many records into one and unpacks them, as the Kinesis Producer Library does.
 //! - [`follow`] reads every shard of a data stream from one place on, through splits and merges.
+//! - [`bulk`] reads and writes data streams for programs that move much.
+//! - [`buckets`] reads and writes objects of buckets.
 //! - [`Client`] makes one signed call, [`PutMedia`] and [`MediaBytes`] are the bare connections beneath [`producer`] and [`reader`].
 //!
 //! Runnable programs are in `examples/`; `docs/guide/client.md` is the guide. The crate refuses to know the server's
@@ -14,6 +16,8 @@
 
 mod ack;
 mod backoff;
+pub mod buckets;
+pub mod bulk;
 mod call;
 pub mod consumer;
 mod credentials;

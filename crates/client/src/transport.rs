@@ -115,9 +115,11 @@ fn unreachable(endpoint: &Endpoint, source: io::Error) -> ClientError {
 
 async fn reach(endpoint: &Endpoint) -> Result<TcpStream, ClientError> {
     let failed = |source| unreachable(endpoint, source);
-    let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
-        .await
-        .map_err(failed)?;
+    let connected = match endpoint.address {
+        Some(address) => TcpStream::connect(address).await,
+        None => TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await,
+    };
+    let stream = connected.map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
     let probes = TcpKeepalive::new().with_time(PROBE_EVERY).with_interval(PROBE_EVERY);
     SockRef::from(&stream).set_tcp_keepalive(&probes).map_err(failed)?;

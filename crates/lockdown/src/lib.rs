@@ -5,10 +5,16 @@
 //! The order matters. Landlock covers only the calling thread and its children, so it comes first, with read access to the
 //! system's libraries and what else the worker loads; then everything is loaded; then privileges are dropped and seccomp
 //! closes the rest. A locked process cannot even exit in the ordinary way: it leaves by `_exit`.
+//!
+//! A worker that must speak to the server and keep state is [`confine`]d instead: to one directory and one port.
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::path::Path;
+
+mod confined;
+
+pub use confined::confine;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus,
@@ -55,11 +61,15 @@ pub fn restrict_files(readable: &[&Path]) -> Result<&'static str, LockdownError>
         .and_then(|r| r.add_rules(path_beneath_rules(readable, AccessFs::from_read(abi))))
         .and_then(|r| r.restrict_self())
         .map_err(|e| failed("landlock", e))?;
-    Ok(match status.ruleset {
+    Ok(in_words(&status.ruleset))
+}
+
+fn in_words(status: &RulesetStatus) -> &'static str {
+    match status {
         RulesetStatus::FullyEnforced => "landlock",
         RulesetStatus::PartiallyEnforced => "landlock (older kernel, in part)",
         RulesetStatus::NotEnforced => "no landlock in this kernel",
-    })
+    }
 }
 
 /// Limits, privileges and system calls; `memory_bytes_max` is for data. Returns what holds, in words.
@@ -71,7 +81,7 @@ pub fn close(memory_bytes_max: u64) -> Result<String, LockdownError> {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         libc::prctl(libc::PR_SET_DUMPABLE, 0);
     }
-    let filter = filter()?;
+    let filter = filter(BTreeMap::new())?;
     seccompiler::apply_filter_all_threads(&filter).map_err(|e| failed("seccomp", e))?;
     Ok(format!("{user}, no new privileges, seccomp"))
 }
@@ -113,8 +123,9 @@ fn drop_privileges() -> Result<&'static str, LockdownError> {
     Ok("user nobody")
 }
 
-/// What computing and the three standard streams need. Anything else is refused with EPERM, which libraries survive.
-fn filter() -> Result<BpfProgram, LockdownError> {
+/// What computing and the three standard streams need, and `more`. Anything else is refused with EPERM, which libraries
+/// survive.
+fn filter(more: BTreeMap<i64, Vec<SeccompRule>>) -> Result<BpfProgram, LockdownError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = [
         libc::SYS_read,
         libc::SYS_readv,
@@ -161,6 +172,7 @@ fn filter() -> Result<BpfProgram, LockdownError> {
         .map_err(|e| failed("seccomp", e))?;
         rules.insert(call, vec![not_executable]);
     }
+    rules.extend(more);
     let arch = std::env::consts::ARCH.try_into().map_err(|e| failed("seccomp", e))?;
     SeccompFilter::new(
         rules,
