@@ -8,6 +8,22 @@
 //! ```
 
 pub mod batch;
+pub mod decode;
+pub mod encode;
+mod graph;
+pub mod job;
+pub mod limits;
+mod marks;
 pub mod operator;
+mod plan;
+pub mod program;
 pub mod spec;
+mod steps;
 pub mod table;
+
+pub use decode::{Decoded, Decoder, Record, Rejected};
+pub use encode::{Encoder, encode_json, json_values};
+pub use job::{Job, JobConfig, Rows};
+pub use operator::Fault;
+pub use program::{PlanError, Program};
+pub use table::Table;
