@@ -33,15 +33,16 @@ pub(crate) enum Step {
     Assign(WindowAssign),
     WindowAggregate(WindowAggregate),
     GroupAggregate(GroupAggregate),
-    TopN(TopN),
+    /// Of rows that may be taken back where it says so.
+    TopN(TopN, bool),
     Deduplicate(Deduplicate),
     IntervalJoin(IntervalJoin),
     WindowJoin(WindowJoin),
     /// With the reference of an index.
     LookupJoin(LookupJoin, usize),
     Pattern(Pattern),
-    /// The rows go to a sink, by its index.
-    Sink(usize),
+    /// The rows go to a sink, by its index; whether some are taken back.
+    Sink(usize, bool),
 }
 
 impl Step {
@@ -51,7 +52,7 @@ impl Step {
             Step::Assign(spec) => matches!(spec.windows, Windows::Session { .. }),
             Step::WindowAggregate(_)
             | Step::GroupAggregate(_)
-            | Step::TopN(_)
+            | Step::TopN(..)
             | Step::Deduplicate(_)
             | Step::IntervalJoin(_)
             | Step::WindowJoin(_)
@@ -64,7 +65,7 @@ impl Step {
     pub fn describe(&self) -> String {
         match self {
             Step::Source(index) => format!("Source({index})"),
-            Step::Sink(index) => format!("Sink({index})"),
+            Step::Sink(index, _) => format!("Sink({index})"),
             Step::Union => "Union".to_owned(),
             Step::Project(exprs) => format!("Calc(select=[{}])", list(exprs)),
             Step::Filter(expr) => format!("Calc(where=[{expr}])"),
@@ -82,8 +83,8 @@ impl Step {
                 let aggregates = aggregates(&spec.aggregates, &spec.filters);
                 format!("GroupAggregate(groupBy=[{}], select=[{aggregates}])", list(&spec.keys))
             }
-            Step::TopN(spec) => format!(
-                "Rank(partitionBy=[{}], orderBy=[{}], rank={}..{}, window={:?}, numbered={})",
+            Step::TopN(spec, changelog) => format!(
+                "Rank(changelog={changelog}, partitionBy=[{}], orderBy=[{}], rank={}..{}, window={:?}, numbered={})",
                 list(&spec.partition),
                 order(&spec.order),
                 spec.from,
@@ -255,7 +256,7 @@ pub(crate) fn fnv(bytes: &[u8]) -> u64 {
 pub(crate) fn explain(nodes: &[Node], names: &dyn Fn(&Step) -> Option<String>) -> String {
     let mut text = String::new();
     for (index, node) in nodes.iter().enumerate() {
-        if matches!(node.step, Step::Sink(_)) {
+        if matches!(node.step, Step::Sink(..)) {
             branch(nodes, names, index, 0, &mut text);
         }
     }

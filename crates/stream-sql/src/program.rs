@@ -82,7 +82,7 @@ impl Program {
 
     /// The columns of a sink's rows.
     pub fn sink_schema(&self, sink: usize) -> Option<SchemaRef> {
-        let is = |node: &&Node| matches!(node.step, Step::Sink(index) if index == sink);
+        let is = |node: &&Node| matches!(node.step, Step::Sink(index, _) if index == sink);
         self.nodes.iter().find(is).map(|node| Arc::clone(&node.schema))
     }
 
@@ -102,7 +102,7 @@ impl Program {
                 });
                 Some(format!("Source(table={}{watermark})", table.name))
             }
-            Step::Sink(index) => self
+            Step::Sink(index, _) => self
                 .sinks
                 .get(*index)
                 .map(|table| format!("Sink(table={})", table.name)),

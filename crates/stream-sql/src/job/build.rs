@@ -13,8 +13,8 @@ use crate::steps::{AssignStep, FilterStep, Plain, ProjectStep, UnnestStep};
 pub(super) enum Operation {
     /// Rows go through as they are.
     Through,
-    /// Rows are kept until they are taken.
-    Sink(usize),
+    /// Rows are kept until they are taken; whether some are taken back.
+    Sink(usize, bool),
     /// Rows are worked on.
     Step(Box<dyn Operator>),
     /// Rows are looked up.
@@ -32,7 +32,7 @@ impl Operation {
         match self {
             Operation::Step(operator) => Some(operator.as_ref()),
             Operation::Lookup(operator) => Some(operator.as_ref()),
-            Operation::Through | Operation::Sink(_) => None,
+            Operation::Through | Operation::Sink(..) => None,
         }
     }
 
@@ -40,7 +40,7 @@ impl Operation {
         match self {
             Operation::Step(operator) => Some(operator.as_mut()),
             Operation::Lookup(operator) => Some(operator.as_mut()),
-            Operation::Through | Operation::Sink(_) => None,
+            Operation::Through | Operation::Sink(..) => None,
         }
     }
 
@@ -87,7 +87,7 @@ pub(super) fn operation(node: &Node, _index: usize, _config: &JobConfig) -> Resu
     let output = || std::sync::Arc::clone(&node.schema);
     let step: Box<dyn Operator> = match &node.step {
         Step::Source(_) | Step::Union => return Ok(Operation::Through),
-        Step::Sink(sink) => return Ok(Operation::Sink(*sink)),
+        Step::Sink(sink, changelog) => return Ok(Operation::Sink(*sink, *changelog)),
         Step::Project(exprs) => Box::new(Plain(ProjectStep {
             exprs: exprs.clone(),
             output: output(),
@@ -109,7 +109,7 @@ pub(crate) fn can_do(step: &Step) -> Result<(), String> {
         Step::WindowAggregate(_) => missing("GROUP BY a window"),
         Step::GroupAggregate(spec) if spec.aggregates.is_empty() => missing("DISTINCT"),
         Step::GroupAggregate(_) => missing("GROUP BY without a window"),
-        Step::TopN(_) => missing("ROW_NUMBER()"),
+        Step::TopN(..) => missing("ROW_NUMBER()"),
         Step::Deduplicate(_) => missing("ROW_NUMBER() by time"),
         Step::IntervalJoin(_) => missing("a join of two streams by time"),
         Step::WindowJoin(_) => missing("a join of two windows"),

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use arrow::record_batch::RecordBatch;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Kind};
 use crate::decode::Decoded;
 use crate::graph::Step;
 use crate::limits;
@@ -203,8 +203,9 @@ impl Job {
             let mut out = Vec::new();
             match &mut running.operation {
                 Operation::Through => out.push(batch),
-                Operation::Sink(sink) => {
-                    let sink = *sink;
+                Operation::Sink(sink, changelog) => {
+                    let (sink, changelog) = (*sink, *changelog);
+                    let batch = with_kinds(batch, changelog);
                     self.ready.push(Rows { sink, batch });
                 }
                 Operation::Step(operator) => operator.rows(input, batch, &mut out)?,
@@ -299,4 +300,14 @@ impl Job {
         }
         Ok(())
     }
+}
+
+/// Rows that stay have no kinds, and those of a changelog have.
+fn with_kinds(mut batch: Batch, changelog: bool) -> Batch {
+    if !changelog {
+        batch.kinds.clear();
+    } else if batch.kinds.is_empty() {
+        batch.kinds.resize(batch.rows.num_rows(), Kind::Insert);
+    }
+    batch
 }

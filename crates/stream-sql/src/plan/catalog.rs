@@ -130,6 +130,7 @@ impl Catalog {
                 Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
                 Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
                 Arc::new(super::functions::Access),
+                Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
             ],
             relations: vec![Arc::new(Relations(Arc::clone(&rules)))],
             rules,

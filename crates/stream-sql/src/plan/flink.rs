@@ -144,6 +144,11 @@ fn replaced(
             let made = cast(column(&average), result);
             Ok(Some((vec![average], made)))
         }
+        "string_agg" => {
+            let text = Expr::AggregateFunction(function.clone());
+            let result = cast(column(&text), DataType::Utf8);
+            Ok(Some((vec![text], result)))
+        }
         "stddev" | "stddev_pop" | "var" | "var_pop" if of != DataType::Float64 => {
             let wide = with(function, None, Some(cast(argument.clone(), DataType::Float64)));
             let result = match &of {

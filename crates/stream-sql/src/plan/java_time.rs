@@ -107,9 +107,16 @@ impl Pattern {
                     pieces.push(Piece::Number(letter, count));
                 }
                 '\'' => {
-                    let quoted: String = letters.by_ref().take_while(|letter| *letter != '\'').collect();
-                    let quoted = if quoted.is_empty() { "'".to_owned() } else { quoted };
-                    pieces.push(Piece::Text(quoted));
+                    // Two of them are one, within quotes and without.
+                    let mut quoted = String::new();
+                    while let Some(letter) = letters.next() {
+                        match letter {
+                            '\'' if letters.next_if_eq(&'\'').is_some() => quoted.push('\''),
+                            '\'' => break,
+                            other => quoted.push(other),
+                        }
+                    }
+                    pieces.push(Piece::Text(if quoted.is_empty() { "'".to_owned() } else { quoted }));
                 }
                 letter if letter.is_ascii_alphabetic() => {
                     return Err(format!("{pattern:?}: {letter} is not known in a pattern of time"));

@@ -8,8 +8,10 @@ mod flink;
 mod functions;
 mod interval;
 pub(crate) mod java_time;
+mod legacy;
 mod matching;
 mod relation;
+mod rewrite;
 mod roles;
 mod script;
 mod sink;
@@ -98,7 +100,10 @@ impl Planner {
     /// The plan of a query, and the names of its columns.
     fn query(&self, query: &Query) -> Result<(LogicalPlan, Vec<String>), DataFusionError> {
         let planner = SqlToRel::new_with_options(&self.catalog, Catalog::parser_options());
-        let plan = planner.sql_statement_to_plan(ast::Statement::Query(Box::new(query.clone())))?;
+        let mut query = query.clone();
+        rewrite::rewrite(&mut query);
+        legacy::rewrite(&mut query)?;
+        let plan = planner.sql_statement_to_plan(ast::Statement::Query(Box::new(query)))?;
         let names = names(&plan);
         Ok((self.catalog.analyze(plan)?, names))
     }
@@ -207,9 +212,10 @@ impl Planner {
                 self.sinks.len() - 1
             }
         };
+        let changelog = rel.changelog;
         let add = |translator: &mut Translator| {
             let node = translator.add(Step::Project(exprs), vec![rel.node], Arc::clone(&target))?;
-            translator.add(Step::Sink(index), vec![node], target)
+            translator.add(Step::Sink(index, changelog), vec![node], target)
         };
         let added = add(&mut self.translator);
         added.map(|_| ()).map_err(|error| of_planner(&error, &statement.tokens))
@@ -274,6 +280,7 @@ fn names(plan: &LogicalPlan) -> Vec<String> {
     };
     let fields = plan.schema().fields().iter().enumerate();
     let name = |(at, field): (usize, &Arc<arrow::datatypes::Field>)| match exprs.get(at) {
+        Some(Expr::Column(column)) if column.relation.is_none() && column.name.contains('(') => format!("EXPR${at}"),
         None | Some(Expr::Column(_) | Expr::Alias(_)) => field.name().clone(),
         Some(_) => format!("EXPR${at}"),
     };

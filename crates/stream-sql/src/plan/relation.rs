@@ -284,7 +284,7 @@ fn lengths(arguments: &mut Arguments) -> Result<Windows> {
 fn data(expr: Expr) -> Result<(TableFactor, Vec<Ident>)> {
     match expr {
         Expr::Identifier(name) => Ok((table(name), Vec::new())),
-        Expr::Function(function) if function.name.to_string() == PARTITIONED => {
+        Expr::Function(function) if function.name.to_string().trim_matches('`') == PARTITIONED => {
             let arguments = Arguments::of(function)?;
             let mut names = arguments.positional.into_iter().map(|expr| match expr {
                 Expr::Identifier(name) => Ok(name),

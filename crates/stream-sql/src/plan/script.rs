@@ -74,7 +74,7 @@ pub(crate) fn parse(script: &str) -> Result<Vec<Statement>, PlanError> {
 /// An expression by itself, e.g. of a computed column.
 pub(crate) fn parse_expression(text: &str) -> Result<datafusion_sql::sqlparser::ast::Expr, PlanError> {
     let tokens = Tokenizer::new(&Flink, text).tokenize_with_location();
-    let tokens = tokens.map_err(|error| PlanError::at(error.location, error.message))?;
+    let tokens = prepare(tokens.map_err(|error| PlanError::at(error.location, error.message))?);
     let parser = Parser::new(&Flink).with_recursion_limit(limits::NESTING_MAX);
     let mut parser = parser.with_tokens_with_locations(tokens.clone());
     let parsed = parser.parse_expr().and_then(|expr| {

@@ -127,8 +127,8 @@ pub(super) fn fit(
 /// Whether a value goes into a column without a cast, by Flink's rules.
 fn fits(from: &DataType, to: &DataType) -> bool {
     use DataType::{
-        Boolean, Date32, Decimal128, Float32, Float64, Int8, Int16, Int32, Int64, List, Map, Null, Struct, Timestamp,
-        UInt64, Utf8,
+        Binary, BinaryView, Boolean, Date32, Decimal128, Float32, Float64, Int8, Int16, Int32, Int64, LargeBinary,
+        LargeUtf8, List, Map, Null, Struct, Timestamp, UInt64, Utf8, Utf8View,
     };
     let exact = |of: &DataType| matches!(of, Int8 | Int16 | Int32 | Int64 | UInt64);
     match (from, to) {
@@ -138,7 +138,8 @@ fn fits(from: &DataType, to: &DataType) -> bool {
         (from, Decimal128(..)) => exact(from) || matches!(from, Decimal128(..) | Float32 | Float64),
         (from, Float32) => exact(from) || matches!(from, Decimal128(..)),
         (from, Float64) => exact(from) || matches!(from, Decimal128(..) | Float32),
-        (Utf8, Utf8) | (Boolean, Boolean) | (Date32, Date32 | Timestamp(..)) => true,
+        (LargeUtf8 | Utf8View, Utf8) | (LargeBinary | BinaryView, Binary) => true,
+        (Boolean, Boolean) | (Date32, Date32 | Timestamp(..)) => true,
         // Of any precision, with and without the local zone.
         (Timestamp(..), Timestamp(..)) => true,
         (List(a), List(b)) => fits(a.data_type(), b.data_type()),

@@ -76,7 +76,8 @@ pub(super) fn known(table: Table, catalog: &Catalog) -> Result<Known, String> {
 
 /// A computed column's expression over the columns that are stored.
 fn computed(text: &str, stored: &SchemaRef, catalog: &Catalog) -> Result<(datafusion_expr::Expr, DFSchema), String> {
-    let parsed = script::parse_expression(text).map_err(|error| error.message)?;
+    let mut parsed = script::parse_expression(text).map_err(|error| error.message)?;
+    super::rewrite::rewrite(&mut parsed);
     let schema = DFSchema::try_from(Arc::clone(stored)).map_err(|error| error.strip_backtrace())?;
     let planner = SqlToRel::new_with_options(catalog, Catalog::parser_options());
     let expr = planner.sql_to_expr(parsed, &schema, &mut PlannerContext::new());

@@ -72,7 +72,7 @@ fn wanted(step: &Step, mine: &[bool], input: usize, before: usize) -> Vec<usize>
     };
     match step {
         Step::Source(_) => Vec::new(),
-        Step::Sink(_) => (0..mine.len()).collect(),
+        Step::Sink(..) => (0..mine.len()).collect(),
         Step::Project(exprs) => columns(through().filter_map(|at| exprs.get(at))),
         Step::Filter(expr) => through().chain(columns([expr])).collect(),
         Step::Union => through().collect(),
@@ -95,7 +95,7 @@ fn wanted(step: &Step, mine: &[bool], input: usize, before: usize) -> Vec<usize>
             all.extend(aggregates(&spec.aggregates, &spec.filters));
             all
         }
-        Step::TopN(spec) => {
+        Step::TopN(spec, _) => {
             let order = columns(spec.order.iter().map(|order| &order.by));
             through()
                 .chain(columns(&spec.partition))

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Int32Array, Int64Array, StringArray};
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, StringArray};
 use arrow::compute::kernels::zip::zip;
 use arrow::datatypes::DataType;
 use datafusion_common::{Result, exec_err, plan_err};
-use datafusion_expr::{Signature, TypeSignature, Volatility};
+use datafusion_expr::binary::BinaryTypeCoercer;
+use datafusion_expr::{Operator, Signature, TypeSignature, Volatility};
 use serde_json::Value;
 
 use super::{Simple, any, arrow, exact, typed};
@@ -18,13 +19,13 @@ pub(super) fn all() -> Vec<Simple> {
     vec![
         Simple::new(
             "split_index",
-            exact(vec![text(), text(), DataType::Int32]),
+            exact(vec![text(), text(), DataType::Int64]),
             returns_text,
             split_index,
         ),
         Simple::new(
             "regexp_extract",
-            one_of(vec![vec![text(), text()], vec![text(), text(), DataType::Int32]]),
+            one_of(vec![vec![text(), text()], vec![text(), text(), DataType::Int64]]),
             returns_text,
             extract,
         ),
@@ -42,6 +43,7 @@ pub(super) fn all() -> Vec<Simple> {
             concat,
         ),
         Simple::new("if", any(3), if_type, if_else),
+        Simple::new("mod", any(2), mod_type, modulo),
         Simple::new(
             "$narrow_1",
             any(1),
@@ -88,7 +90,7 @@ fn rows(arrays: &[ArrayRef], at: usize, rows: usize) -> Result<impl Iterator<Ite
 }
 
 fn split_index(arrays: &[ArrayRef], many: usize) -> Result<ArrayRef> {
-    let index = typed::<Int32Array>(arrays, 2)?;
+    let index = typed::<Int64Array>(arrays, 2)?;
     let made = rows(arrays, 0, many)?
         .zip(rows(arrays, 1, many)?)
         .enumerate()
@@ -106,7 +108,7 @@ fn split_index(arrays: &[ArrayRef], many: usize) -> Result<ArrayRef> {
 }
 
 fn extract(arrays: &[ArrayRef], many: usize) -> Result<ArrayRef> {
-    let group = arrays.get(2).map(|_| typed::<Int32Array>(arrays, 2)).transpose()?;
+    let group = arrays.get(2).map(|_| typed::<Int64Array>(arrays, 2)).transpose()?;
     let mut compiled: Option<(String, regex_lite::Regex)> = None;
     let mut made = Vec::with_capacity(many);
     for (row, (text, pattern)) in rows(arrays, 0, many)?.zip(rows(arrays, 1, many)?).enumerate() {
@@ -214,6 +216,28 @@ fn if_else(arrays: &[ArrayRef], _many: usize) -> Result<ArrayRef> {
         ::arrow::compute::cast(a, &to).map_err(arrow)?,
         ::arrow::compute::cast(b, &to).map_err(arrow)?,
     );
-    let condition = ::arrow::compute::prep_null_mask_filter(condition);
+    let condition = match condition.null_count() {
+        0 => condition.clone(),
+        _ => ::arrow::compute::prep_null_mask_filter(condition),
+    };
     zip(&condition, &a, &b).map_err(arrow)
+}
+
+fn mod_type(types: &[DataType]) -> Result<DataType> {
+    match types {
+        [a, b] => BinaryTypeCoercer::new(a, &Operator::Modulo, b).get_result_type(),
+        _ => plan_err!("MOD is of two numbers"),
+    }
+}
+
+fn modulo(arrays: &[ArrayRef], _many: usize) -> Result<ArrayRef> {
+    let [a, b] = arrays else {
+        return exec_err!("MOD is of two numbers");
+    };
+    let to = mod_type(&[a.data_type().clone(), b.data_type().clone()])?;
+    let (a, b) = (
+        ::arrow::compute::cast(a, &to).map_err(arrow)?,
+        ::arrow::compute::cast(b, &to).map_err(arrow)?,
+    );
+    ::arrow::compute::kernels::numeric::rem(&a, &b).map_err(arrow)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion_common::{Result, not_impl_err, plan_err};
+use datafusion_common::{Result, plan_err};
 use datafusion_expr::{Aggregate, Expr, LogicalPlan};
 use datafusion_physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregateBuilder};
 
@@ -32,16 +32,10 @@ impl Lowered {
 
 impl Translator {
     pub(super) fn aggregate(&mut self, aggregate: &Aggregate, catalog: &Catalog) -> Result<Rel> {
-        if aggregate
-            .group_expr
-            .iter()
-            .any(|expr| matches!(expr, Expr::GroupingSet(_)))
-        {
-            return not_impl_err!(
-                "GROUPING SETS, ROLLUP and CUBE are not there; UNION ALL of one GROUP BY for each set is the same"
-            );
-        }
         let rel = self.relation(&aggregate.input, None, catalog)?;
+        if let [Expr::GroupingSet(set)] = aggregate.group_expr.as_slice() {
+            return self.grouping_sets(&rel, aggregate, set);
+        }
         self.group(
             rel,
             &aggregate.input,
@@ -58,7 +52,7 @@ impl Translator {
         self.group(rel, input, &keys, &[], output(input.schema()))
     }
 
-    fn group(
+    pub(super) fn group(
         &mut self,
         rel: Rel,
         input: &LogicalPlan,

@@ -102,7 +102,7 @@ impl Translator {
 }
 
 /// What a column is that comes from two inputs.
-fn both(a: Role, b: Role) -> Role {
+pub(super) fn both(a: Role, b: Role) -> Role {
     match (a, b) {
         (a, b) if a == b => a,
         (a, b) if a.is_time() && b.is_time() => Role::Rowtime,

@@ -5,6 +5,7 @@ mod basic;
 mod join;
 mod matching;
 mod rank;
+mod sets;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -321,7 +322,7 @@ pub(super) struct Read {
 pub(super) fn prune(nodes: &[Node]) -> (Vec<Node>, Read) {
     let mut alive = vec![false; nodes.len()];
     for (index, node) in nodes.iter().enumerate().rev() {
-        let lives = matches!(node.step, Step::Sink(_)) || alive.get(index).copied().unwrap_or(false);
+        let lives = matches!(node.step, Step::Sink(..)) || alive.get(index).copied().unwrap_or(false);
         if !lives {
             continue;
         }

@@ -79,7 +79,7 @@ impl Translator {
             .map(|expr| role(expr, schema, &rel.roles))
             .collect();
         let of_window = window(&roles);
-        if rel.changelog {
+        if rel.changelog && of_window.is_some() {
             return plan_err!(
                 "ROW_NUMBER() over rows that are updated or taken back is not there; over those of GROUP BY a window it is"
             );
@@ -96,7 +96,7 @@ impl Translator {
         let input = self.schema(rel.node);
         let numbered = with_number(&input);
         let first = (range.from, to) == (1, 1);
-        if let (true, None, [one]) = (first, of_window, params.order_by.as_slice())
+        if let (true, None, [one], false) = (first, of_window, params.order_by.as_slice(), rel.changelog)
             && let by = role(&one.expr, schema, &rel.roles)
             && (by.is_time() || by == Role::Proctime)
         {
@@ -135,7 +135,7 @@ impl Translator {
             numbered: shown,
         };
         let target = Arc::clone(&spec.output);
-        let node = self.add(Step::TopN(spec), vec![rel.node], target)?;
+        let node = self.add(Step::TopN(spec, rel.changelog), vec![rel.node], target)?;
         let changelog = of_window.is_none();
         let rel = Rel { node, changelog, ..rel };
         if shown {
